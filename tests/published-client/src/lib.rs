@@ -1,0 +1,122 @@
+//! A playground for the published client's tests: a real cluster of child processes on free ports, gone when dropped.
+//!
+//! The binary comes from `FLOTILLA_BIN` (the Makefile sets it). The playground tells through its ready file where it listens
+//! and which process is which store.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The longest a cluster may take to serve its first write.
+const READY_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A running cluster of three stores and a scheduler.
+pub struct Playground {
+    process: Child,
+    dir: tempfile::TempDir,
+    ready: String,
+}
+
+impl Playground {
+    /// Starts a cluster and waits until it serves.
+    ///
+    /// # Panics
+    /// When the binary is missing or the cluster does not come up: the test cannot go on.
+    #[must_use]
+    pub fn start() -> Self {
+        let binary = std::env::var("FLOTILLA_BIN")
+            .expect("FLOTILLA_BIN names the flotilla binary (run through `make published-client`)");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ready_file = dir.path().join("ready");
+        let log = std::fs::File::create(dir.path().join("playground.log")).expect("a log file");
+        let mut process = Command::new(binary)
+            .args(["playground", "--stores", "3", "--port", "0"])
+            .arg("--data-dir")
+            .arg(dir.path().join("data"))
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the playground starts");
+        let ready = wait_for_file(&ready_file, &mut process);
+        Self { process, dir, ready }
+    }
+
+    /// The scheduler's address, `host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        json_strings(&self.ready, "endpoints").into_iter().next().expect("the ready file names an endpoint")
+    }
+
+    /// The process ids of the stores.
+    #[must_use]
+    pub fn store_pids(&self) -> Vec<u32> {
+        json_numbers(&self.ready, "pid")
+    }
+
+    /// Where the cluster keeps its data and its log.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
+    }
+}
+
+impl Drop for Playground {
+    fn drop(&mut self) {
+        // SIGTERM, so that it stops its children; SIGKILL if it does not within a few seconds.
+        signal("-TERM", self.process.id());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if matches!(self.process.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Sends a signal by name to a process.
+pub fn signal(name: &str, pid: u32) {
+    Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status().ok();
+}
+
+fn wait_for_file(path: &std::path::Path, process: &mut Child) -> String {
+    let deadline = Instant::now() + READY_WAIT_MAX;
+    loop {
+        if let Ok(text) = std::fs::read_to_string(path)
+            && text.trim_end().ends_with('}')
+        {
+            return text;
+        }
+        if let Ok(Some(status)) = process.try_wait() {
+            panic!("the playground ended with {status} before it was ready");
+        }
+        assert!(Instant::now() < deadline, "the playground was not ready within {READY_WAIT_MAX:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Every string of the array `"name":[…]`; the ready file is small and ours, so no parser is brought in for it.
+fn json_strings(text: &str, name: &str) -> Vec<String> {
+    let Some(at) = text.find(&format!("\"{name}\"")) else { return Vec::new() };
+    let Some(open) = text[at..].find('[') else { return Vec::new() };
+    let list = &text[at + open + 1..];
+    let list = &list[..list.find(']').unwrap_or(list.len())];
+    list.split(',').map(|s| s.trim().trim_matches('"').to_owned()).filter(|s| !s.is_empty()).collect()
+}
+
+/// Every number that follows `"name":`.
+fn json_numbers(text: &str, name: &str) -> Vec<u32> {
+    text.split(&format!("\"{name}\":"))
+        .skip(1)
+        .filter_map(|rest| {
+            let digits: String =
+                rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        })
+        .collect()
+}
