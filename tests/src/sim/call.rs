@@ -1,0 +1,111 @@
+//! What clients ask of the cluster, and what they learn.
+
+use bytes::Bytes;
+use raftstore::command::{Session, WriteResult};
+
+/// One question of a client. Keys of a scan may lie in several regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Set a key; with a session, exactly once.
+    Put {
+        /// Key.
+        key: Bytes,
+        /// Value.
+        value: Bytes,
+        /// Present for an exactly-once put.
+        session: Option<Session>,
+    },
+    /// Remove a key.
+    Delete {
+        /// Key.
+        key: Bytes,
+    },
+    /// Add to the end of a value, exactly once.
+    Append {
+        /// Key.
+        key: Bytes,
+        /// What is added.
+        value: Bytes,
+        /// Names the request.
+        session: Session,
+    },
+    /// Open the session of a client in the region of `key`.
+    OpenSession {
+        /// Any key of the region.
+        key: Bytes,
+        /// For whom.
+        client: raftstore::command::ClientId,
+    },
+    /// Read a key.
+    Get {
+        /// Key.
+        key: Bytes,
+    },
+    /// Read the pairs of `[start, end)`.
+    Scan {
+        /// First key.
+        start: Bytes,
+        /// First key that is not wanted.
+        end: Bytes,
+    },
+}
+
+impl Call {
+    /// True for what only reads.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Call::Get { .. } | Call::Scan { .. })
+    }
+
+    /// The key that decides which region is asked (first).
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Call::Put { key, .. }
+            | Call::Delete { key }
+            | Call::Append { key, .. }
+            | Call::OpenSession { key, .. }
+            | Call::Get { key } => key,
+            Call::Scan { start, .. } => start,
+        }
+    }
+
+    /// True when asking again after an unanswered attempt cannot do harm.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Call::Put { session, .. } => session.is_some(),
+            Call::Delete { .. } => false,
+            Call::Append { .. } | Call::OpenSession { .. } | Call::Get { .. } | Call::Scan { .. } => {
+                true
+            }
+        }
+    }
+
+    /// One word for the timeline.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::Put { session: None, .. } => "put",
+            Call::Put { .. } => "session-put",
+            Call::Delete { .. } => "delete",
+            Call::Append { .. } => "append",
+            Call::OpenSession { .. } => "open-session",
+            Call::Get { .. } => "get",
+            Call::Scan { .. } => "scan",
+        }
+    }
+}
+
+/// What a client learned in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The write took effect.
+    Written,
+    /// What the key held.
+    Value(Option<Bytes>),
+    /// What the range held.
+    Pairs(Vec<(Bytes, Bytes)>),
+    /// The write may have taken effect, may still, or may never.
+    Unknown,
+    /// The write has not and will not take effect.
+    Refused(WriteResult),
+    /// Every attempt failed before it could have an effect.
+    Failed,
+}

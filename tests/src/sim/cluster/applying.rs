@@ -1,0 +1,84 @@
+//! The applier's thread: tasks wait, are executed together, and their results go back to the loop.
+
+use super::Cluster;
+use crate::sim::event::StoreEvent;
+use crate::sim::invariants::Broken;
+use raftstore::apply::{ApplyError, ApplyResult, ApplyTask, ApplyTurn, Effect};
+use raftstore::msg::StoreMsg;
+
+impl Cluster {
+    /// The loop hands tasks over; what is in them counts as committed from now on.
+    pub(super) fn queue_apply(
+        &mut self,
+        store: usize,
+        tasks: Vec<ApplyTask>,
+    ) -> Result<(), Broken> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        for task in &tasks {
+            if let ApplyTask::Committed { region, entries, .. } = task {
+                for entry in entries {
+                    let (region, index, term) = (region.get(), entry.index.0, entry.term.0);
+                    self.invariants.state_machine.committed(store, region, entry)?;
+                    self.invariants.exactly_once.committed(region, entry)?;
+                    self.invariants.leader_complete.committed(region, index, term);
+                }
+            }
+        }
+        let Some(machine) = &mut self.processes[store].machine else { return Ok(()) };
+        machine.apply_waiting.extend(tasks);
+        if !machine.apply_scheduled {
+            machine.apply_scheduled = true;
+            let delay = self.process_rng.around(self.knobs.apply_mean);
+            self.to_life(store, delay, StoreEvent::Apply);
+        }
+        Ok(())
+    }
+
+    /// The applier takes everything that waits.
+    pub(super) fn apply(&mut self, store: usize) -> Result<(), Broken> {
+        let Some(machine) = &mut self.processes[store].machine else { return Ok(()) };
+        machine.apply_scheduled = false;
+        let tasks = std::mem::take(&mut machine.apply_waiting);
+        match machine.applier.handle(tasks) {
+            Ok(turn) => self.applied(store, turn)?,
+            Err(ApplyError::Engine(error)) => self.disk_failed(store, &error),
+            Err(error) => return Err(Broken::new("I10 apply", error.to_string())),
+        }
+        self.listen(store);
+        Ok(())
+    }
+
+    fn applied(&mut self, store: usize, turn: ApplyTurn) -> Result<(), Broken> {
+        let ApplyTurn { results, replies, snapshots } = turn;
+        for result in &results {
+            self.check_applied(store, result)?;
+        }
+        for (reply, answer) in replies {
+            reply.send(answer);
+        }
+        for ready in snapshots {
+            self.tell(store, StoreMsg::SnapshotReady(ready));
+        }
+        if !results.is_empty() {
+            self.tell(store, StoreMsg::Applied(results));
+        }
+        Ok(())
+    }
+
+    fn check_applied(&mut self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
+        let ApplyResult { region, applied_index, state_hash, effects, .. } = result;
+        let index = applied_index.0;
+        self.trace.event(self.queue.now(), 0x100 + store as u64, index);
+        let compactions = effects.iter().filter(|effect| matches!(effect, Effect::CompactLog { .. }));
+        self.counts.compactions += compactions.count() as u64;
+        self.invariants.state_machine.applied(store, region.get(), index, *state_hash)?;
+        if let Some(place) = self.layout.place_of(*region) {
+            let engine = self.processes[store].engine();
+            let region = &self.layout.regions[place];
+            self.invariants.exactly_once.compare(store, region, engine.as_ref())?;
+        }
+        Ok(())
+    }
+}

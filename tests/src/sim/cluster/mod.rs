@@ -1,0 +1,227 @@
+//! The simulated cluster: whole stores, their disks and clocks, the network between them, and the clients' calls, all moved
+//! by one event queue.
+//!
+//! # Vocabulary
+//! *Call*: what a client wants; it may take several *attempts*, one per store asked. *Notice*: what the cluster tells the
+//! driver of a run (a call is done, a wake-up is due). *Place*: the number of a store or region, from 0.
+//!
+//! # Life of a put
+//! `submit` → attempt → `Ask` reaches a store → the loop's turn → log write and messages → sync ends → votes and acks →
+//! committed → `Apply` → reply → `Answer` → notice. Every arrow is an event with a delay of its own, and a fault may fall
+//! between any two.
+//!
+//! # Files
+//! `store_loop` (messages in, turns out) · `disk` (log writer) · `applying` · `snapshots` · `calls` (clients) · `lifecycle`
+//! (start, crash, pause, every fault) · `audit` (what is on the disks).
+//!
+//! # Left out
+//! The wire: messages travel as values, since encoding has tests of its own. Threads: what a store's threads do takes time
+//! here but never runs inside another's step.
+
+mod applying;
+mod audit;
+mod calls;
+mod disk;
+mod lifecycle;
+mod snapshots;
+mod store_loop;
+
+use super::clock::Clock;
+use super::event::{Event, StoreEvent};
+use super::faults::{FaultCounts, Nemesis, View};
+use super::invariants::{Broken, Invariants};
+use super::knobs::{DiskKnobs, Knobs};
+use super::layout::Layout;
+use super::network::Network;
+use super::process::Process;
+use super::queue::Queue;
+use super::record::Recorder;
+use super::rng::{Rng, Stream};
+use super::time::Nanos;
+use super::trace::Trace;
+use calls::Calls;
+use raftstore::Config;
+use std::collections::VecDeque;
+
+pub use audit::StoreView;
+pub use calls::{CallOptions, Notice};
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The seed of every die.
+    pub seed: u64,
+    /// Sizes and habits.
+    pub knobs: Knobs,
+    /// Regions and keys.
+    pub layout: Layout,
+    /// The configuration of a store; the store's own id is filled in.
+    pub store_config: Config,
+    /// Lines the timeline keeps; 0 for none.
+    pub timeline_lines_max: usize,
+    /// Whether calls are recorded for the checkers; their keys and values must then be the workload's.
+    pub record: bool,
+}
+
+/// Counts of what happened, beyond the network's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By kind, as drawn.
+    pub faults: FaultCounts,
+    /// Processes ended with loss of power.
+    pub crashes: u64,
+    /// Batches lost by them.
+    pub batches_lost: u64,
+    /// Processes started.
+    pub starts: u64,
+    /// Failed syncs.
+    pub syncs_failed: u64,
+    /// Snapshots that arrived whole.
+    pub snapshots: u64,
+    /// Log compactions applied.
+    pub compactions: u64,
+    /// Reads answered from a lease.
+    pub lease_reads: u64,
+    /// Reads answered after asking a quorum.
+    pub index_reads: u64,
+    /// Leaders seen, over all regions and terms.
+    pub leaders: u64,
+}
+
+/// The cluster.
+pub struct Cluster {
+    pub(super) queue: Queue<Event>,
+    pub(super) network: Network,
+    pub(super) processes: Vec<Process>,
+    pub(super) layout: Layout,
+    pub(super) knobs: Knobs,
+    pub(super) disk: DiskKnobs,
+    pub(super) store_config: Config,
+    pub(super) invariants: Invariants,
+    pub(super) nemesis: Nemesis,
+    pub(super) calls: Calls,
+    pub(super) notices: VecDeque<Notice>,
+    pub(super) disk_rng: Rng,
+    pub(super) process_rng: Rng,
+    /// The record of what clients did and saw.
+    pub recorder: Recorder,
+    /// The record of events.
+    pub trace: Trace,
+    /// Counts.
+    pub counts: Counts,
+}
+
+impl Cluster {
+    /// A cluster with empty disks, every store starting within the first tick.
+    pub fn new(setup: Setup) -> Cluster {
+        let Setup { seed, knobs, layout, store_config, timeline_lines_max, record } = setup;
+        let mut process_rng = Rng::new(seed, Stream::Process);
+        let drift = |rng: &mut Rng| {
+            let ppm = rng.between(0, 2 * knobs.drift_ppm_max);
+            i64::try_from(ppm).unwrap_or(0) - i64::try_from(knobs.drift_ppm_max).unwrap_or(0)
+        };
+        let mut clock = |rng: &mut Rng| {
+            let origin = rng.span(Nanos::secs(1), Nanos::secs(10_000));
+            Clock::new(origin, drift(rng))
+        };
+        let processes: Vec<Process> =
+            (0..knobs.stores).map(|_| Process::new(clock(&mut process_rng))).collect();
+        let network = Network::new(knobs.stores, knobs.network, Rng::new(seed, Stream::Network));
+        let faults = Rng::new(seed, Stream::Faults);
+        let mut cluster = Cluster {
+            queue: Queue::default(),
+            network,
+            processes,
+            disk: knobs.disk,
+            nemesis: Nemesis::new(knobs.faults.clone(), knobs.fault_interval, faults),
+            calls: Calls::new(Rng::new(seed, Stream::Clients), &knobs, record),
+            layout,
+            knobs,
+            store_config,
+            invariants: Invariants::default(),
+            notices: VecDeque::new(),
+            disk_rng: Rng::new(seed, Stream::Disk),
+            process_rng,
+            recorder: Recorder::default(),
+            trace: Trace::new(timeline_lines_max),
+            counts: Counts::default(),
+        };
+        for store in 0..cluster.processes.len() {
+            let delay = cluster.process_rng.span(Nanos::ZERO, cluster.knobs.tick);
+            cluster.queue.after(delay, Event::Fault(super::faults::Fault::Restart(store)));
+        }
+        cluster
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Nanos {
+        self.queue.now()
+    }
+
+    /// Regions and keys.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Sizes and habits.
+    pub fn knobs(&self) -> &Knobs {
+        &self.knobs
+    }
+
+    /// Lets things happen until there is something to tell, or nothing more is due by `end`.
+    pub fn run_until(&mut self, end: Nanos) -> Result<Option<Notice>, Broken> {
+        loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Ok(Some(notice));
+            }
+            match self.queue.next_until(end) {
+                Some(event) => self.dispatch(event)?,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Asks to be told [`Notice::Wake`] after `delay`.
+    pub fn wake_after(&mut self, delay: Nanos, name: u64) {
+        self.queue.after(delay, Event::Wake { name });
+    }
+
+    fn dispatch(&mut self, event: Event) -> Result<(), Broken> {
+        match event {
+            Event::Store { store, life, event } => self.to_store(store, life, event)?,
+            Event::Answer { attempt, answer } => self.answered(attempt, answer),
+            Event::GiveUp { attempt } => self.gave_up(attempt),
+            Event::Retry { call } => self.attempt(call),
+            Event::Wake { name } => self.notices.push_back(Notice::Wake(name)),
+            Event::Fault(fault) => self.suffer(fault)?,
+            Event::Strike => self.strike(),
+        }
+        Ok(())
+    }
+
+    /// Starts the phase with faults.
+    pub fn begin_faults(&mut self) {
+        if let Some(pause) = self.nemesis.pause() {
+            self.queue.after(pause, Event::Strike);
+        }
+    }
+
+    fn strike(&mut self) {
+        let view = View {
+            stores: self.processes.len(),
+            leaders: (0..self.layout.regions.len()).map(|region| self.leader(region)).collect(),
+            election: self.knobs.election_timeout(),
+        };
+        for (delay, fault) in self.nemesis.strike(&view) {
+            self.queue.after(delay, Event::Fault(fault));
+        }
+        self.counts.faults = self.nemesis.counts.clone();
+        self.begin_faults();
+    }
+
+    /// Schedules something for a store's present life.
+    pub(super) fn to_life(&mut self, store: usize, delay: Nanos, event: StoreEvent) {
+        let life = Some(self.processes[store].life);
+        self.queue.after(delay, Event::Store { store, life, event });
+    }
+}

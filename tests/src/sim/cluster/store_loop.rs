@@ -1,0 +1,287 @@
+//! The store loop: events in, turns out.
+
+use super::Cluster;
+use crate::sim::event::{Answer, Ask, AskWhat, Event, StoreEvent};
+use crate::sim::invariants::{Broken, Sent};
+use crate::sim::layout::{store_id, store_place};
+use crate::sim::process::{STALLED_MAX, Said};
+use crate::sim::time::Nanos;
+use crate::sim::trace::Trace;
+use bytes::Bytes;
+use engine::{Cf, Engine, Iter};
+use proto::raft_serverpb::RaftMessage;
+use raftstore::local_reader::ReadMiss;
+use raftstore::msg::{ReadRequest, StoreMsg, Turn, WriteRequest};
+use raftstore::{Reply, keys};
+use raftstore::keys::RawCf;
+
+impl Cluster {
+    /// Something reaches a process, if it is there and not stopped.
+    pub(super) fn to_store(
+        &mut self,
+        store: usize,
+        life: Option<u64>,
+        event: StoreEvent,
+    ) -> Result<(), Broken> {
+        let process = &mut self.processes[store];
+        if !process.is_up() || life.is_some_and(|life| life != process.life) {
+            if let StoreEvent::Ask(ask) = event {
+                self.reply_to(ask.attempt, Answer::Unreachable);
+            }
+            return Ok(());
+        }
+        if process.paused {
+            if process.stalled.len() < STALLED_MAX {
+                process.stalled.push((life, event));
+            }
+            return Ok(());
+        }
+        self.note(store, &event);
+        match event {
+            StoreEvent::Raft(message) => self.tell(store, StoreMsg::Raft(*message)),
+            StoreEvent::Tick => self.tick(store),
+            StoreEvent::Turn => return self.turn(store),
+            StoreEvent::Synced => self.synced(store),
+            StoreEvent::Apply => return self.apply(store),
+            StoreEvent::Ask(ask) => self.ask(store, ask),
+            StoreEvent::ReadNow(ask, permit) => {
+                let answer = match permit.read(|_| self.read_engine(store, &ask.what)) {
+                    Ok(answer) => {
+                        self.counts.index_reads += 1;
+                        answer
+                    }
+                    Err(error) => Answer::Error(error),
+                };
+                self.reply_to(ask.attempt, answer);
+            }
+            StoreEvent::Snapshot(message, chunks) => self.snapshot_arrives(store, *message, chunks),
+            StoreEvent::SnapshotSent(region, to, ok) => {
+                self.tell(store, StoreMsg::SnapshotSent { region, to, ok });
+            }
+            StoreEvent::Install(install) => self.install(store, *install),
+            StoreEvent::Unreachable(other) => {
+                self.tell(store, StoreMsg::Unreachable { store: store_id(other) });
+            }
+        }
+        self.listen(store);
+        Ok(())
+    }
+
+    /// Hands a message to the loop, which will take a turn soon.
+    pub(super) fn tell(&mut self, store: usize, message: StoreMsg) {
+        let now = self.queue.now();
+        let process = &mut self.processes[store];
+        let local = process.clock.read(now);
+        let Some(machine) = &mut process.machine else { return };
+        machine.store.handle(message, local);
+        if !machine.turn_scheduled {
+            machine.turn_scheduled = true;
+            let delay = self.process_rng.span(Nanos::micros(2), Nanos::micros(80));
+            self.to_life(store, delay, StoreEvent::Turn);
+        }
+    }
+
+    fn tick(&mut self, store: usize) {
+        // A timer fires a little late, and the loop may be busy.
+        let late = self.process_rng.span(Nanos::ZERO, Nanos(self.knobs.tick.0 / 16));
+        let delay = self.processes[store].clock.real_span(self.knobs.tick) + late;
+        self.to_life(store, delay, StoreEvent::Tick);
+        self.tell(store, StoreMsg::Tick);
+    }
+
+    fn turn(&mut self, store: usize) -> Result<(), Broken> {
+        let local = self.processes[store].clock.read(self.queue.now());
+        let Some(machine) = &mut self.processes[store].machine else { return Ok(()) };
+        machine.turn_scheduled = false;
+        let turn = machine.store.turn(local);
+        self.listen(store);
+        let Turn {
+            log_write,
+            messages,
+            apply,
+            snapshots,
+            installs,
+            heartbeats: _,
+            drained: _,
+            poisoned,
+        } = turn;
+        if let Some(reason) = poisoned {
+            self.stop_poisoned(store, &reason);
+            return Ok(());
+        }
+        if let Some(write) = log_write {
+            self.write_log(store, write);
+        }
+        for message in messages {
+            self.send(store, message)?;
+        }
+        self.queue_apply(store, apply)?;
+        for send in snapshots {
+            self.send_snapshot(store, send)?;
+        }
+        for install in installs {
+            let delay = self.process_rng.span(Nanos::micros(50), Nanos::millis(20));
+            self.to_life(store, delay, StoreEvent::Install(Box::new(install)));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, from: usize, message: RaftMessage) -> Result<(), Broken> {
+        self.watch(from, &message)?;
+        let to = store_place(message.to_peer.as_ref().map_or(0, |peer| peer.store_id));
+        if to >= self.processes.len() || to == from {
+            let what = format!("store {} sends to store {}: {message:?}", from + 1, to + 1);
+            return Err(Broken::new("I16 message to nowhere", what));
+        }
+        let arrivals = self.network.deliveries(self.queue.now(), from, to);
+        if arrivals.is_empty() && self.network.is_cut(from, to) && self.process_rng.chance(50) {
+            self.to_life(from, Nanos::millis(1), StoreEvent::Unreachable(to));
+        }
+        for at in arrivals {
+            let event = StoreEvent::Raft(Box::new(message.clone()));
+            self.queue.at(at, Event::Store { store: to, life: None, event });
+        }
+        Ok(())
+    }
+
+    /// Lets the invariants see a message that leaves a store.
+    pub(super) fn watch(&mut self, from: usize, message: &RaftMessage) -> Result<(), Broken> {
+        if self.trace.is_on() {
+            describe_send(&mut self.trace, self.queue.now(), from, message);
+        }
+        let leaders = self.invariants.one_leader.count();
+        self.invariants.sent(from, message)?;
+        self.counts.leaders += (self.invariants.one_leader.count() - leaders) as u64;
+        Ok(())
+    }
+
+    fn ask(&mut self, store: usize, ask: Ask) {
+        let mouth = self.processes[store].mouth();
+        match &ask.what {
+            AskWhat::Write(request) => {
+                let attempt = ask.attempt;
+                let reply = Reply::new(move |result| {
+                    // The process may have ended: then nobody listens.
+                    let _ = mouth.send(Said::Wrote(attempt, result));
+                });
+                let request = request.clone();
+                let request = WriteRequest { header: ask.header, request, reply };
+                self.tell(store, StoreMsg::Write(request));
+            }
+            AskWhat::Get(_) | AskWhat::Scan(..) => {
+                if ask.lease {
+                    match self.read_by_lease(store, &ask) {
+                        Ok(answer) => return self.reply_to(ask.attempt, answer),
+                        Err(ReadMiss::Refused(error)) => {
+                            return self.reply_to(ask.attempt, Answer::Error(error));
+                        }
+                        Err(ReadMiss::NoLease) => {}
+                    }
+                }
+                let header = ask.header.clone();
+                let reply = Reply::new(move |result| {
+                    let _ = mouth.send(Said::Permit(ask, result));
+                });
+                self.tell(store, StoreMsg::Read(ReadRequest { header, reply }));
+            }
+        }
+    }
+
+    fn read_by_lease(&mut self, store: usize, ask: &Ask) -> Result<Answer, ReadMiss> {
+        let process = &self.processes[store];
+        let Some(machine) = &process.machine else { return Err(ReadMiss::NoLease) };
+        let (clock, now) = (process.clock, self.queue.now());
+        let answer = machine.reader.read(
+            &ask.header,
+            || clock.read(now),
+            |_| self.read_engine(store, &ask.what),
+        )?;
+        self.counts.lease_reads += 1;
+        Ok(answer)
+    }
+
+    fn read_engine(&self, store: usize, what: &AskWhat) -> Answer {
+        let engine = &self.processes[store].engine;
+        match what {
+            AskWhat::Get(key) => {
+                let value = engine.get(Cf::Raw, &keys::raw(RawCf::Default, key));
+                Answer::Value(value.unwrap_or(None))
+            }
+            AskWhat::Scan(start, end) => Answer::Pairs(scan(engine.as_ref(), start, end)),
+            AskWhat::Write(_) => unreachable!("writes are not read"),
+        }
+    }
+
+    /// Passes on what the store's replies said.
+    pub(super) fn listen(&mut self, store: usize) {
+        for said in self.processes[store].listen() {
+            match said {
+                Said::Wrote(attempt, Ok(result)) => self.reply_to(attempt, Answer::Wrote(result)),
+                Said::Wrote(attempt, Err(error)) => self.reply_to(attempt, Answer::Error(error)),
+                Said::Permit(ask, Ok(permit)) => {
+                    // The reader's thread wakes up.
+                    let delay = self.process_rng.span(Nanos::micros(1), Nanos::micros(50));
+                    self.to_life(store, delay, StoreEvent::ReadNow(ask, Box::new(permit)));
+                }
+                Said::Permit(ask, Err(error)) => self.reply_to(ask.attempt, Answer::Error(error)),
+            }
+        }
+    }
+
+    fn note(&mut self, store: usize, event: &StoreEvent) {
+        let detail = match event {
+            StoreEvent::Raft(message) => message_number(message),
+            StoreEvent::Ask(ask) | StoreEvent::ReadNow(ask, _) => ask.attempt,
+            _ => 0,
+        };
+        self.trace.event(self.queue.now(), (store as u64) << 8 | event.number(), detail);
+    }
+}
+
+/// What tells messages apart, for the hash.
+fn message_number(message: &RaftMessage) -> u64 {
+    let Some(inner) = &message.message else { return 0 };
+    let words = [message.region_id, inner.from, inner.term, inner.index, inner.entries.len() as u64];
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+    words.into_iter().fold(inner.msg_type as u64, mix)
+}
+
+fn describe_send(trace: &mut Trace, now: Nanos, from: usize, message: &RaftMessage) {
+    let Some(sent) = Sent::of(from, message) else { return };
+    let inner = sent.message;
+    let to = message.to_peer.as_ref().map_or(0, |peer| peer.store_id);
+    trace.line(now, |line| {
+        use std::fmt::Write;
+        let kind = sent.kind().as_str_name().trim_start_matches("Msg");
+        let _ = write!(
+            line,
+            "s{} → s{to}  r{} {kind} term {} log {}@{} commit {}",
+            from + 1,
+            message.region_id,
+            inner.term,
+            inner.index,
+            inner.log_term,
+            inner.commit,
+        );
+        if let (Some(first), Some(last)) = (inner.entries.first(), inner.entries.last()) {
+            let _ = write!(line, " entries {}..={}@{}", first.index, last.index, last.term);
+        }
+        if inner.reject {
+            line.push_str(" reject");
+        }
+    });
+}
+
+/// The pairs of `[start, end)` in the default family; an empty end is the end of everything.
+pub(super) fn scan(engine: &dyn Engine, start: &[u8], end: &[u8]) -> Vec<(Bytes, Bytes)> {
+    let snapshot = engine.snapshot();
+    let mut iter = snapshot.iter(Cf::Raw, keys::raw_range(RawCf::Default, start, end));
+    let mut pairs = Vec::new();
+    let mut more = iter.seek_to_first().unwrap_or(false);
+    while more {
+        let key = Bytes::copy_from_slice(keys::raw_user_key(iter.key()));
+        pairs.push((key, Bytes::copy_from_slice(iter.value())));
+        more = iter.next().unwrap_or(false);
+    }
+    pairs
+}

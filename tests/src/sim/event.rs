@@ -1,0 +1,117 @@
+//! What can happen at one instant of a run.
+
+use super::faults::Fault;
+use bytes::Bytes;
+use proto::ids::{PeerId, RegionId};
+use proto::raft_serverpb::RaftMessage;
+use raftstore::ReadPermit;
+use raftstore::command::{Request, WriteResult};
+use raftstore::error::RegionError;
+use raftstore::msg::RequestHeader;
+
+/// An event of the queue.
+#[derive(Debug)]
+pub enum Event {
+    /// Something reaches a store's process. With a `life`, only the process of that life is meant: another one knows nothing
+    /// of it.
+    Store {
+        /// Which store.
+        store: usize,
+        /// Which of its lives, if that matters.
+        life: Option<u64>,
+        /// What.
+        event: StoreEvent,
+    },
+    /// An answer reaches a client.
+    Answer {
+        /// To which attempt.
+        attempt: u64,
+        /// What it says.
+        answer: Answer,
+    },
+    /// A client stops waiting for an attempt.
+    GiveUp {
+        /// Which attempt.
+        attempt: u64,
+    },
+    /// A client tries a call again.
+    Retry {
+        /// Which call.
+        call: u64,
+    },
+    /// Somebody asked to be woken.
+    Wake {
+        /// By this name.
+        name: u64,
+    },
+    /// The nemesis acts.
+    Fault(Fault),
+    /// The nemesis draws its next fault.
+    Strike,
+}
+
+/// Something that reaches a store's process.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// A message of another store.
+    Raft(Box<RaftMessage>),
+    /// A timer interval has passed.
+    Tick,
+    /// The loop takes a turn.
+    Turn,
+    /// The sync under way ends.
+    Synced,
+    /// The applier takes its tasks.
+    Apply,
+    /// A client asks.
+    Ask(Ask),
+    /// A reader has been given leave to read.
+    ReadNow(Ask, Box<ReadPermit>),
+    /// A snapshot arrives with the message it belongs to: from which store, and the file.
+    Snapshot(Box<RaftMessage>, Bytes),
+    /// The attempt to send a snapshot to this peer is over.
+    SnapshotSent(RegionId, PeerId, bool),
+    /// The installer is done with a region.
+    Installed(RegionId),
+    /// Another store could not be reached.
+    Unreachable(usize),
+}
+
+/// A client's request as it travels.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// For whom.
+    pub header: RequestHeader,
+    /// Whether a read may use the lease.
+    pub lease: bool,
+    /// What is asked.
+    pub what: AskWhat,
+}
+
+/// What a request asks.
+#[derive(Clone, Debug)]
+pub enum AskWhat {
+    /// To change something.
+    Write(Request),
+    /// For the value of a key.
+    Get(Bytes),
+    /// For the pairs of a range inside the region.
+    Scan(Bytes, Bytes),
+}
+
+/// An answer as it travels.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A write was decided.
+    Wrote(WriteResult),
+    /// A key holds this.
+    Value(Option<Bytes>),
+    /// A range holds this.
+    Pairs(Vec<(Bytes, Bytes)>),
+    /// The store refuses.
+    Error(RegionError),
+    /// Nobody listens there.
+    Unreachable,
+}

@@ -1,0 +1,251 @@
+//! The nemesis: draws one fault after another and says when it ends.
+//!
+//! Faults come as values ([`Fault`]); the cluster applies them. Everything the nemesis breaks it also schedules to be
+//! mended, and the end of the phase mends whatever is left.
+
+use super::rng::Rng;
+use super::time::Nanos;
+use std::collections::BTreeMap;
+
+/// What can go wrong beyond the noise of network and disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// One store, preferably a leader, is cut off in both directions.
+    Isolate,
+    /// The stores fall into two groups.
+    Split,
+    /// Messages pass in one direction only.
+    OneWay,
+    /// Only some random directed links work.
+    Swiss,
+    /// Links hold everything back for a while.
+    Clog,
+    /// One store loses power.
+    Crash,
+    /// A leader loses power shortly after it began to serve.
+    CrashLeader,
+    /// Most or all stores lose power at once.
+    CrashMany,
+    /// The process stops, its clock does not.
+    Pause,
+    /// A leader stops, its clock does not.
+    PauseLeader,
+    /// The process is killed, the machine stays up: nothing written is lost.
+    Kill,
+    /// Every sync of a store takes very long.
+    SlowDisk,
+    /// A sync fails.
+    FailSync,
+    /// The lead of a region is handed over on purpose.
+    Transfer,
+}
+
+impl FaultKind {
+    /// Every kind.
+    pub const ALL: [FaultKind; 14] = [
+        FaultKind::Isolate,
+        FaultKind::Split,
+        FaultKind::OneWay,
+        FaultKind::Swiss,
+        FaultKind::Clog,
+        FaultKind::Crash,
+        FaultKind::CrashLeader,
+        FaultKind::CrashMany,
+        FaultKind::Pause,
+        FaultKind::PauseLeader,
+        FaultKind::Kill,
+        FaultKind::SlowDisk,
+        FaultKind::FailSync,
+        FaultKind::Transfer,
+    ];
+}
+
+/// What a crash leaves of the batches that were not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// None of them.
+    None,
+    /// A random number of the oldest.
+    Prefix,
+    /// All: only the process died.
+    All,
+}
+
+/// One thing to do to the cluster. Stores are numbered from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Cut these directed links.
+    Cut(Vec<(usize, usize)>),
+    /// Take the cuts back.
+    Mend(Vec<(usize, usize)>),
+    /// Hold back these directed links for a span.
+    Clog(Vec<(usize, usize)>, Nanos),
+    /// End the process and lose what `Keep` says.
+    Crash(usize, Keep),
+    /// Start it again from what is left.
+    Restart(usize),
+    /// Stop the process.
+    Pause(usize),
+    /// Let it go on.
+    Resume(usize),
+    /// Make every sync of the store slow, or normal again.
+    SlowDisk(usize, bool),
+    /// Let the next sync of the store fail.
+    FailSync(usize),
+    /// Ask the leader of the region to hand over to the peer on this store.
+    Transfer(usize, usize),
+}
+
+/// What the nemesis knows of the cluster.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Number of stores.
+    pub stores: usize,
+    /// The store that leads each region, if one says so.
+    pub leaders: Vec<Option<usize>>,
+    /// The election timeout.
+    pub election: Nanos,
+}
+
+/// How often each kind was injected.
+pub type FaultCounts = BTreeMap<FaultKind, u64>;
+
+/// Draws faults.
+#[derive(Debug)]
+pub struct Nemesis {
+    kinds: Vec<FaultKind>,
+    interval: Nanos,
+    rng: Rng,
+    /// What was drawn so far.
+    pub counts: FaultCounts,
+}
+
+impl Nemesis {
+    /// A nemesis that knows `kinds` and strikes every `interval` or so.
+    pub fn new(kinds: Vec<FaultKind>, interval: Nanos, rng: Rng) -> Nemesis {
+        Nemesis { kinds, interval, rng, counts: FaultCounts::new() }
+    }
+
+    /// How long until the next strike, or `None` when this nemesis never strikes.
+    pub fn pause(&mut self) -> Option<Nanos> {
+        (!self.kinds.is_empty()).then(|| self.rng.around(self.interval))
+    }
+
+    /// The next fault and its end: what to do, and how long from now.
+    pub fn strike(&mut self, view: &View) -> Vec<(Nanos, Fault)> {
+        let kind = *self.rng.pick(&self.kinds);
+        *self.counts.entry(kind).or_default() += 1;
+        let span = self.draw_span(view);
+        let store = self.rng.below(view.stores as u64) as usize;
+        let leader = self.a_leader(view);
+        match kind {
+            FaultKind::Isolate => self.isolate(view, leader, span),
+            FaultKind::Split => self.split(view, span),
+            FaultKind::OneWay => self.one_way(view, leader, span),
+            FaultKind::Swiss => self.swiss(view, span),
+            FaultKind::Clog => self.clog(view, span),
+            FaultKind::Crash => self.crash(store, span),
+            FaultKind::CrashLeader => self.crash(leader, span),
+            FaultKind::CrashMany => self.crash_many(view, span),
+            FaultKind::Pause => pause(store, span),
+            FaultKind::PauseLeader => pause(leader, span),
+            FaultKind::Kill => vec![
+                (Nanos::ZERO, Fault::Crash(store, Keep::All)),
+                (Nanos(span.0 / 4), Fault::Restart(store)),
+            ],
+            FaultKind::SlowDisk => vec![
+                (Nanos::ZERO, Fault::SlowDisk(store, true)),
+                (span, Fault::SlowDisk(store, false)),
+            ],
+            FaultKind::FailSync => vec![(Nanos::ZERO, Fault::FailSync(store))],
+            FaultKind::Transfer => {
+                let region = self.rng.below(view.leaders.len() as u64) as usize;
+                vec![(Nanos::ZERO, Fault::Transfer(region, store))]
+            }
+        }
+    }
+
+    /// Around the length of an election, or much shorter, or several: the interesting scales.
+    fn draw_span(&mut self, view: &View) -> Nanos {
+        let election = view.election;
+        match self.rng.below(4) {
+            0 => self.rng.span(Nanos::millis(1), Nanos(election.0 / 2)),
+            1 | 2 => self.rng.span(Nanos(election.0 / 2), election.times(3)),
+            _ => self.rng.span(election, election.times(10)),
+        }
+    }
+
+    /// Mostly a store that leads a region, otherwise any.
+    fn a_leader(&mut self, view: &View) -> usize {
+        let leaders: Vec<usize> = view.leaders.iter().copied().flatten().collect();
+        if leaders.is_empty() || self.rng.chance(150) {
+            return self.rng.below(view.stores as u64) as usize;
+        }
+        *self.rng.pick(&leaders)
+    }
+
+    fn isolate(&mut self, view: &View, store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let others = (0..view.stores).filter(|other| *other != store);
+        cut(others.flat_map(|other| [(store, other), (other, store)]).collect(), span)
+    }
+
+    fn split(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let colours: Vec<bool> = (0..view.stores).map(|_| self.rng.chance(500)).collect();
+        cut(links(view).filter(|(from, to)| colours[*from] != colours[*to]).collect(), span)
+    }
+
+    fn one_way(&mut self, view: &View, store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let outward = self.rng.chance(500);
+        let here = |(from, to): &(usize, usize)| if outward { *from == store } else { *to == store };
+        cut(links(view).filter(here).collect(), span)
+    }
+
+    fn swiss(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
+        cut(links(view).filter(|_| self.rng.chance(400)).collect(), span)
+    }
+
+    fn clog(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let clogged = links(view).filter(|_| self.rng.chance(400)).collect();
+        vec![(Nanos::ZERO, Fault::Clog(clogged, span))]
+    }
+
+    fn keep(&mut self) -> Keep {
+        if self.rng.chance(500) { Keep::None } else { Keep::Prefix }
+    }
+
+    fn crash(&mut self, store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
+        vec![
+            (Nanos::ZERO, Fault::Crash(store, self.keep())),
+            (Nanos(span.0 / 2), Fault::Restart(store)),
+        ]
+    }
+
+    fn crash_many(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let mut stores: Vec<usize> = (0..view.stores).collect();
+        self.rng.shuffle(&mut stores);
+        if self.rng.chance(500) {
+            stores.truncate(view.stores / 2 + 1);
+        }
+        let mut plan = Vec::new();
+        for store in stores {
+            plan.push((Nanos::ZERO, Fault::Crash(store, self.keep())));
+            // One by one, so that any of them may find itself alone.
+            plan.push((self.rng.span(Nanos::ZERO, span), Fault::Restart(store)));
+        }
+        plan
+    }
+}
+
+fn links(view: &View) -> impl Iterator<Item = (usize, usize)> + use<> {
+    let stores = view.stores;
+    let pairs = (0..stores).flat_map(move |from| (0..stores).map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from != to)
+}
+
+fn cut(links: Vec<(usize, usize)>, span: Nanos) -> Vec<(Nanos, Fault)> {
+    vec![(Nanos::ZERO, Fault::Cut(links.clone())), (span, Fault::Mend(links))]
+}
+
+fn pause(store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
+    vec![(Nanos::ZERO, Fault::Pause(store)), (span, Fault::Resume(store))]
+}

@@ -1,0 +1,162 @@
+//! The knobs of a run, drawn from its seed (swarm testing: each seed turns some faults off and some sizes to extremes, so
+//! that over many seeds rare combinations come up; Groce et al., *Swarm Testing*, ISSTA 2012).
+
+use super::faults::FaultKind;
+use super::network::NetworkKnobs;
+use super::rng::{Rng, Stream};
+use super::time::Nanos;
+
+/// How gets and scans are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMode {
+    /// From the leader's lease, on the caller's side of the store loop where that is possible.
+    Lease,
+    /// By asking a quorum each time; no clock involved.
+    ReadIndex,
+    /// Each read draws one of the two.
+    Mixed,
+}
+
+/// How a store's disk behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskKnobs {
+    /// The mean time a sync takes.
+    pub sync_mean: Nanos,
+    /// Syncs that take `stall` more, per mille.
+    pub stall_per_mille: u64,
+    /// How long a stall is, at most.
+    pub stall_max: Nanos,
+}
+
+impl DiskKnobs {
+    /// A healthy disk: what remains after the faults.
+    pub const CALM: DiskKnobs =
+        DiskKnobs { sync_mean: Nanos::micros(500), stall_per_mille: 0, stall_max: Nanos::ZERO };
+}
+
+/// Everything that makes one run differ from another, apart from the dice.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    /// Number of stores; each holds a peer of every region.
+    pub stores: usize,
+    /// Number of regions.
+    pub regions: usize,
+    /// Length of a tick on a clock without drift.
+    pub tick: Nanos,
+    /// Ticks without a leader before an election, at least.
+    pub election_timeout_ticks: u32,
+    /// Ticks between heartbeats.
+    pub heartbeat_interval_ticks: u32,
+    /// Applied entries a log may hold before it is compacted.
+    pub log_gc_entries: u64,
+    /// Bytes of entries in one append message.
+    pub message_entries_bytes_max: u64,
+    /// Bytes of committed entries handed out at a time.
+    pub ready_committed_bytes_max: u64,
+    /// Rounds of appends a follower may have in flight.
+    pub inflight_messages_max: usize,
+    /// How reads are served.
+    pub read_mode: ReadMode,
+    /// Number of clients.
+    pub clients: usize,
+    /// Mean pause of a client between two operations.
+    pub think: Nanos,
+    /// Keys of each kind (plain, deletable, appended) per region.
+    pub keys: u64,
+    /// The network during the faults.
+    pub network: NetworkKnobs,
+    /// The disks during the faults.
+    pub disk: DiskKnobs,
+    /// How far a clock may run fast or slow, in parts per million.
+    pub drift_ppm_max: u64,
+    /// How long an apply step takes, on average.
+    pub apply_mean: Nanos,
+    /// Kinds of faults that may happen; empty for a calm run.
+    pub faults: Vec<FaultKind>,
+    /// Mean time between two faults.
+    pub fault_interval: Nanos,
+    /// Length of the phase with faults.
+    pub fault_phase: Nanos,
+}
+
+impl Knobs {
+    /// The knobs of `seed`.
+    pub fn draw(seed: u64) -> Knobs {
+        let rng = &mut Rng::new(seed, Stream::Knobs);
+        let stores = *rng.pick(&[1, 3, 3, 3, 3, 3, 4, 5, 5, 5]);
+        let tick = Nanos::millis(*rng.pick(&[10, 20, 50]));
+        let election_timeout_ticks = *rng.pick(&[5, 7, 10, 10, 20]);
+        let election = tick.times(u64::from(election_timeout_ticks));
+        Knobs {
+            stores,
+            regions: *rng.pick(&[1, 1, 1, 2, 3]),
+            tick,
+            election_timeout_ticks,
+            heartbeat_interval_ticks: *rng.pick(&[1, 1, 2]),
+            log_gc_entries: *rng.pick(&[5, 10, 20, 50, 200]),
+            message_entries_bytes_max: *rng.pick(&[0, 64, 256, 4096, 1 << 20]),
+            ready_committed_bytes_max: *rng.pick(&[1, 64, 256, 4096, 1 << 20]),
+            inflight_messages_max: *rng.pick(&[1, 2, 8, 64]),
+            read_mode: *rng.pick(&[
+                ReadMode::Lease,
+                ReadMode::Lease,
+                ReadMode::ReadIndex,
+                ReadMode::Mixed,
+            ]),
+            clients: rng.between(2, 6) as usize,
+            think: Nanos::millis(*rng.pick(&[2, 5, 20, 50])),
+            keys: rng.between(1, 3),
+            network: draw_network(rng, election),
+            disk: draw_disk(rng, election),
+            drift_ppm_max: *rng.pick(&[0, 1_000, 50_000, 100_000]),
+            apply_mean: *rng.pick(&[Nanos::micros(20), Nanos::micros(500), Nanos::millis(10)]),
+            faults: draw_faults(rng),
+            fault_interval: election.times(rng.between(1, 4)),
+            fault_phase: election.times(40).max(Nanos::secs(5)).min(Nanos::secs(20)),
+        }
+    }
+
+    /// The election timeout, without the random part.
+    pub fn election_timeout(&self) -> Nanos {
+        self.tick.times(u64::from(self.election_timeout_ticks))
+    }
+}
+
+fn draw_network(rng: &mut Rng, election: Nanos) -> NetworkKnobs {
+    NetworkKnobs {
+        loss_per_mille: *rng.pick(&[0, 0, 5, 20, 100, 200]),
+        duplicate_per_mille: *rng.pick(&[0, 0, 10, 50, 200]),
+        delay_min: Nanos::micros(50),
+        delay_max: *rng.pick(&[Nanos::millis(1), Nanos::millis(5), Nanos(election.0 / 20)]),
+        tail_per_mille: *rng.pick(&[0, 0, 5, 20, 50]),
+        tail_max: *rng.pick(&[election, election.times(2), election.times(5)]),
+        reorder: rng.chance(500),
+    }
+}
+
+fn draw_disk(rng: &mut Rng, election: Nanos) -> DiskKnobs {
+    DiskKnobs {
+        sync_mean: *rng.pick(&[
+            Nanos::micros(50),
+            Nanos::millis(1),
+            Nanos::millis(5),
+            Nanos::millis(20),
+        ]),
+        stall_per_mille: *rng.pick(&[0, 0, 5, 20]),
+        stall_max: election.times(2),
+    }
+}
+
+/// Most seeds get about half of the kinds; a few get one kind alone, a few all, a few none.
+fn draw_faults(rng: &mut Rng) -> Vec<FaultKind> {
+    match rng.below(12) {
+        0 => Vec::new(),
+        1 => FaultKind::ALL.to_vec(),
+        2 => vec![*rng.pick(&FaultKind::ALL)],
+        _ => {
+            let mut drawn = FaultKind::ALL.to_vec();
+            drawn.retain(|_| rng.chance(500));
+            drawn
+        }
+    }
+}

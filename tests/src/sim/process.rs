@@ -1,0 +1,123 @@
+//! One store's process: the step-able store and applier, and around them what the threads of a real process would be: a log
+//! writer that syncs, an applier that works through its tasks, readers, a clock.
+//!
+//! A process may be down (only the disk remains), up, or paused (up, but nothing happens in it; its clock goes on).
+
+use super::clock::Clock;
+use super::event::StoreEvent;
+use engine::Engine;
+use engine::mem::{MemEngine, SyncToken};
+use raftstore::apply::{Applier, ApplyTask};
+use raftstore::command::WriteResult;
+use raftstore::error::RegionError;
+use raftstore::msg::LogWrite;
+use raftstore::{LocalReader, ReadPermit, Store};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::event::Ask;
+
+/// Messages a paused process buffers; what comes beyond is lost, as a full socket would refuse it.
+pub const STALLED_MAX: usize = 4096;
+
+/// What a reply of the store says; handed over through a channel because replies are functions.
+#[derive(Debug)]
+pub enum Said {
+    /// To a write.
+    Wrote(u64, Result<WriteResult, RegionError>),
+    /// To a read that needs leave.
+    Permit(Ask, Result<ReadPermit, RegionError>),
+}
+
+/// The sync under way: how far the log reached, and the last write it covers.
+#[derive(Debug)]
+pub struct Syncing {
+    /// The engine's token.
+    pub token: SyncToken,
+    /// The number of the last log write covered.
+    pub number: u64,
+}
+
+/// What exists only while the process lives.
+pub struct Machine {
+    /// The store loop.
+    pub store: Store,
+    /// The applier.
+    pub applier: Applier,
+    /// Reads by lease.
+    pub reader: LocalReader,
+    /// Log writes the writer has not begun.
+    pub log_waiting: Vec<LogWrite>,
+    /// The sync under way.
+    pub syncing: Option<Syncing>,
+    /// Tasks the applier has not begun.
+    pub apply_waiting: Vec<ApplyTask>,
+    /// Whether the applier will wake.
+    pub apply_scheduled: bool,
+    /// Whether the loop will take a turn.
+    pub turn_scheduled: bool,
+}
+
+/// A store: its disk, its clock, and its process if there is one.
+pub struct Process {
+    /// The disk.
+    pub engine: Arc<MemEngine>,
+    /// The clock.
+    pub clock: Clock,
+    /// Counts the starts.
+    pub life: u64,
+    /// The living part.
+    pub machine: Option<Machine>,
+    /// Whether it is stopped.
+    pub paused: bool,
+    /// What happened to it meanwhile.
+    pub stalled: Vec<(Option<u64>, StoreEvent)>,
+    /// Whether syncs take very long.
+    pub slow_disk: bool,
+    said: (Sender<Said>, Receiver<Said>),
+}
+
+impl Process {
+    /// A store with an empty disk, not started.
+    pub fn new(clock: Clock) -> Process {
+        Process {
+            engine: Arc::new(MemEngine::new()),
+            clock,
+            life: 0,
+            machine: None,
+            paused: false,
+            stalled: Vec::new(),
+            slow_disk: false,
+            said: channel(),
+        }
+    }
+
+    /// The engine as the store sees it.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.engine.clone()
+    }
+
+    /// Where replies go.
+    pub fn mouth(&self) -> Sender<Said> {
+        self.said.0.clone()
+    }
+
+    /// Everything said since the last call.
+    pub fn listen(&self) -> Vec<Said> {
+        self.said.1.try_iter().collect()
+    }
+
+    /// Ends the process; nothing it still says is heard. `keep` of the unsynced batches survive.
+    pub fn end(&mut self, keep: usize) {
+        self.engine = Arc::new(self.engine.crash(keep));
+        self.machine = None;
+        self.paused = false;
+        self.stalled.clear();
+        drop(self.listen());
+    }
+
+    /// True when the process runs, paused or not.
+    pub fn is_up(&self) -> bool {
+        self.machine.is_some()
+    }
+}
