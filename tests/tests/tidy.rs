@@ -35,7 +35,11 @@ fn collect(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     collect(&workspace(), "rs", &mut found);
-    assert!(found.len() > 50, "the walk found only {} files: it looks in the wrong place", found.len());
+    assert!(
+        found.len() > 50,
+        "the walk found only {} files: it looks in the wrong place",
+        found.len()
+    );
     found.sort();
     found
 }
@@ -59,7 +63,8 @@ fn complaints(path: &Path, text: &str) -> Vec<String> {
         if code.starts_with("//") || line.contains("tidy: the pattern itself") {
             continue;
         }
-        if code.contains("todo!(") || code.contains("unimplemented!(") { // tidy: the pattern itself
+        if code.contains("todo!(") || code.contains("unimplemented!(") {
+            // tidy: the pattern itself
             found.push(format!("line {}: unfinished code", at + 1));
         }
         if code.starts_with("#[ignore") {
