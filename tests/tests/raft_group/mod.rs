@@ -169,8 +169,8 @@ impl Member {
                 self.node.storage_mut().hard_state = hard_state;
             }
             sent.append(&mut ready.persisted_messages);
-            for entry in std::mem::take(&mut ready.committed_entries) {
-                self.apply(entry);
+            for entry in &ready.committed_entries {
+                self.apply(entry.clone());
             }
             self.node.advance(ready);
         }

@@ -167,7 +167,12 @@ impl Cluster {
         let (from, to) = (message.from, message.to);
         let snapshot = matches!(message.body, MessageBody::Snapshot(_));
         let at = to.0 as usize - 1;
-        let Some(raw) = &mut self.nodes[at].raw else { return };
+        let Some(raw) = &mut self.nodes[at].raw else {
+            if snapshot {
+                self.report(from, to, false);
+            }
+            return;
+        };
         let (was_leader, term) = (raw.role() == Role::Leader, raw.term());
         if let Err(error) = raw.step(message.clone()) {
             assert!(tolerated(&error), "node {to} refuses {message:?}: {error}");

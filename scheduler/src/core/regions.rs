@@ -1,0 +1,317 @@
+//! Where the regions are: a map by start key and one by id, fed by the leaders' heartbeats.
+//!
+//! - **Staleness.** A report loses against what is known if its epoch is older: `version` (range) or
+//!   `conf_ver` (peers) below that of the same region, or, for a region not known yet, below that of
+//!   any region it overlaps. At equal epochs a lower Raft term loses.
+//! - **Overlap.** A report that wins takes the place of everything it overlaps.
+//! - **No hole.** After a split the halves report one by one. The range of the half not heard of yet
+//!   stays with the old region's description, cut to that range: a client that follows it meets an
+//!   epoch error with the current regions in it, and not a key without a region. Such a *remnant* is
+//!   in memory only; while there are any, nothing of the tree is written, so that what is on the disk
+//!   is whole, too.
+//!
+//! Invariants: entries are disjoint; remnants are disjoint, and disjoint from entries; a key once
+//! covered stays covered.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use proto::codec::is_boundary;
+use proto::ids::{RegionId, StoreId};
+use proto::limits::REGION_PEERS_MAX;
+use proto::{metapb, pdpb};
+
+use super::error::Error;
+
+/// A region as its leader reported it last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegionInfo {
+    /// Range, epoch and peers.
+    pub meta: metapb::Region,
+    /// Unknown until the first report since this scheduler started.
+    pub leader: Option<metapb::Peer>,
+    /// The Raft term of that leader.
+    pub term: u64,
+    /// Peers the leader has not heard of for a while.
+    pub down_peers: Vec<pdpb::PeerStats>,
+    /// Peers that lag too far behind to count.
+    pub pending_peers: Vec<metapb::Peer>,
+    /// Bytes.
+    pub approximate_size: u64,
+    /// Keys.
+    pub approximate_keys: u64,
+}
+
+impl RegionInfo {
+    /// The region's id.
+    pub fn id(&self) -> RegionId {
+        self.meta.id.into()
+    }
+
+    fn epoch(&self) -> metapb::RegionEpoch {
+        self.meta.region_epoch.unwrap_or_default()
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        self.meta.start_key <= key && before_end(key, &self.meta.end_key)
+    }
+
+    fn overlaps(&self, start: &[u8], end: &[u8]) -> bool {
+        before_end(start, &self.meta.end_key) && before_end(&self.meta.start_key, end)
+    }
+
+    /// The same description, cut to `[start, end)`.
+    fn cut(&self, start: Bytes, end: Bytes) -> Self {
+        let meta = metapb::Region { start_key: start, end_key: end, ..self.meta.clone() };
+        Self { meta, ..self.clone() }
+    }
+
+    /// A copy for every part of this region that lies outside of `[start, end)`.
+    fn outside(&self, start: &Bytes, end: &Bytes) -> impl Iterator<Item = Self> {
+        let below = self.meta.start_key < start;
+        let above = !end.is_empty() && before_end(end, &self.meta.end_key);
+        let below = below.then(|| self.cut(self.meta.start_key.clone(), start.clone()));
+        let above = above.then(|| self.cut(end.clone(), self.meta.end_key.clone()));
+        below.into_iter().chain(above)
+    }
+}
+
+/// Whether `key` lies below an end, where an empty end is +inf.
+fn before_end(key: &[u8], end: &[u8]) -> bool {
+    end.is_empty() || key < end
+}
+
+/// Regions by start key.
+type ByStart = BTreeMap<Bytes, RegionInfo>;
+
+/// The last entry that begins at or below `key`, if it contains it.
+fn covering<'a>(map: &'a ByStart, key: &[u8]) -> Option<&'a RegionInfo> {
+    let (_, info) = map.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+    info.contains(key).then_some(info)
+}
+
+fn first_after<'a>(map: &'a ByStart, key: &[u8]) -> Option<&'a RegionInfo> {
+    Some(map.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded)).next()?.1)
+}
+
+fn last_below<'a>(map: &'a ByStart, key: &[u8]) -> Option<&'a RegionInfo> {
+    Some(map.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(key))).next_back()?.1)
+}
+
+/// Start keys of the entries that overlap `[start, end)`, in order.
+fn overlapping(map: &ByStart, start: &[u8], end: &[u8]) -> Vec<Bytes> {
+    let first = covering(map, start).map(|info| info.meta.start_key.clone());
+    let later = map.range::<[u8], _>((Bound::Excluded(start), Bound::Unbounded));
+    let later = later.take_while(|(key, _)| before_end(key, end)).map(|(key, _)| key.clone());
+    first.into_iter().chain(later).collect()
+}
+
+/// What a report did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// Range, epoch or peers are new: worth remembering.
+    pub(super) meta_changed: bool,
+    /// Other regions that lost their place.
+    pub(super) displaced: Vec<RegionId>,
+}
+
+/// All regions known.
+#[derive(Debug, Default)]
+pub(super) struct RegionTree {
+    entries: ByStart,
+    starts: BTreeMap<RegionId, Bytes>,
+    remnants: ByStart,
+}
+
+impl RegionTree {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether every range that was ever covered belongs to a region that has reported.
+    pub(super) fn is_whole(&self) -> bool {
+        self.remnants.is_empty()
+    }
+
+    pub(super) fn by_id(&self, id: RegionId) -> Option<&RegionInfo> {
+        self.entries.get(self.starts.get(&id)?)
+    }
+
+    /// The region that holds `key`; for a key whose region is not known yet, a remnant.
+    pub(super) fn by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
+        covering(&self.entries, key).or_else(|| covering(&self.remnants, key))
+    }
+
+    /// As [`Self::by_key`], without remnants.
+    #[cfg(test)]
+    fn reported_by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
+        covering(&self.entries, key)
+    }
+
+    /// The region before the one that holds `key`.
+    pub(super) fn previous(&self, key: &[u8]) -> Option<&RegionInfo> {
+        let start = &self.by_key(key)?.meta.start_key;
+        let below = [last_below(&self.entries, start), last_below(&self.remnants, start)];
+        let previous = below.into_iter().flatten().max_by_key(|info| &info.meta.start_key)?;
+        (previous.meta.end_key == start).then_some(previous)
+    }
+
+    /// The regions that overlap `[start, end)`, in order, at most `limit`.
+    pub(super) fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Vec<&RegionInfo> {
+        let mut found = Vec::new();
+        let mut next = self.by_key(start).or_else(|| self.after(start));
+        while let Some(info) = next {
+            if found.len() == limit || !before_end(&info.meta.start_key, end) {
+                break;
+            }
+            found.push(info);
+            let from = &info.meta.end_key;
+            if from.is_empty() {
+                break;
+            }
+            next = self.by_key(from).or_else(|| self.after(from));
+        }
+        found
+    }
+
+    fn after(&self, key: &[u8]) -> Option<&RegionInfo> {
+        let above = [first_after(&self.entries, key), first_after(&self.remnants, key)];
+        above.into_iter().flatten().min_by_key(|info| &info.meta.start_key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RegionInfo> {
+        self.entries.values()
+    }
+
+    /// How many regions a store leads, and how many it has a peer of.
+    pub(super) fn counts(&self, store: StoreId) -> (usize, usize) {
+        let on_store = |peer: &metapb::Peer| peer.store_id == store.get();
+        let leaders = self.iter().filter(|info| info.leader.as_ref().is_some_and(on_store)).count();
+        let peers = self.iter().filter(|info| info.meta.peers.iter().any(on_store)).count();
+        (leaders, peers)
+    }
+
+    /// Takes a leader's report in, or a region read from the disk.
+    pub(super) fn report(&mut self, report: RegionInfo) -> Result<Accepted, Error> {
+        validate(&report.meta)?;
+        self.check_stale(&report)?;
+        let known = self.by_id(report.id());
+        if known.is_some_and(|known| known.meta == report.meta) {
+            self.entries.insert(report.meta.start_key.clone(), report);
+            return Ok(Accepted::default());
+        }
+        Ok(Accepted { meta_changed: true, displaced: self.replace(report) })
+    }
+
+    fn check_stale(&self, report: &RegionInfo) -> Result<(), Error> {
+        let (id, epoch) = (report.id(), report.epoch());
+        let stale = |reason: String| Err(Error::RegionStale { region: id, reason });
+        let known = self.by_id(id);
+        if let Some(known) = known {
+            let have = known.epoch();
+            if epoch.version < have.version || epoch.conf_ver < have.conf_ver {
+                return stale(format!("epoch {} after {}", show(epoch), show(have)));
+            }
+            if epoch == have && report.term < known.term {
+                return stale(format!("term {} after {}", report.term, known.term));
+            }
+        }
+        let meta = &report.meta;
+        for start in overlapping(&self.entries, &meta.start_key, &meta.end_key) {
+            let other = &self.entries[&start];
+            let have = other.epoch();
+            let older =
+                epoch.version < have.version || known.is_none() && epoch.conf_ver < have.conf_ver;
+            if other.id() != id && older {
+                let (epoch, have) = (show(epoch), show(have));
+                return stale(format!("epoch {epoch} overlaps region {} at {have}", other.id()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a region in the place of all it overlaps; returns which others lost theirs.
+    fn replace(&mut self, report: RegionInfo) -> Vec<RegionId> {
+        let id = report.id();
+        let (start, end) = (report.meta.start_key.clone(), report.meta.end_key.clone());
+        // What the same region covered before and no longer does is not known to belong to anybody.
+        let before = self.starts.remove(&id).and_then(|start| self.entries.remove(&start));
+        let mut left_over: Vec<_> =
+            before.iter().flat_map(|old| old.remains(&start, &end)).collect();
+        let mut displaced = Vec::new();
+        for key in overlapping(&self.entries, &start, &end) {
+            if let Some(old) = self.entries.remove(&key) {
+                self.starts.remove(&old.id());
+                displaced.push(old.id());
+                left_over.extend(old.remains(&start, &end));
+            }
+        }
+        for key in overlapping(&self.remnants, &start, &end) {
+            if let Some(old) = self.remnants.remove(&key) {
+                left_over.extend(old.outside(&start, &end));
+            }
+        }
+        for remnant in left_over {
+            self.remnants.insert(remnant.meta.start_key.clone(), remnant);
+        }
+        self.starts.insert(id, start.clone());
+        self.entries.insert(start, report);
+        displaced
+    }
+
+    /// A region that a running scheduler already knows, or one read back from the disk.
+    pub(super) fn restore(&mut self, meta: metapb::Region) {
+        let id = meta.id.into();
+        if self.by_id(id).is_none_or(|known| known.meta != meta) {
+            // Older than what was reported since: what is known stays.
+            let _ = self.report(RegionInfo { meta, ..RegionInfo::default() });
+        }
+    }
+
+    /// A region was displaced; on the way back from the disk this says so again.
+    pub(super) fn forget(&mut self, id: RegionId) {
+        if let Some(start) = self.starts.remove(&id) {
+            self.entries.remove(&start);
+        }
+    }
+}
+
+impl RegionInfo {
+    /// What is left of this region once `[start, end)` belongs to another: all of it if they are
+    /// disjoint.
+    fn remains(&self, start: &Bytes, end: &Bytes) -> Vec<Self> {
+        if self.overlaps(start, end) {
+            self.outside(start, end).collect()
+        } else {
+            vec![self.clone()]
+        }
+    }
+}
+
+fn show(epoch: metapb::RegionEpoch) -> String {
+    format!("(conf_ver {}, version {})", epoch.conf_ver, epoch.version)
+}
+
+/// Checks a region from the network.
+pub(super) fn validate(region: &metapb::Region) -> Result<(), Error> {
+    if region.id == 0 {
+        return Err(Error::invalid("region.id", "must not be 0"));
+    }
+    if !is_boundary(&region.start_key) || !is_boundary(&region.end_key) {
+        let reason = "a boundary is not a memcomparable encoding";
+        return Err(Error::invalid("region.start_key, region.end_key", reason));
+    }
+    if !before_end(&region.start_key, &region.end_key) {
+        return Err(Error::invalid("region.end_key", "the range is empty"));
+    }
+    let peers = region.peers.len();
+    if peers == 0 || peers > REGION_PEERS_MAX {
+        let reason = format!("{peers} peers, not between 1 and {REGION_PEERS_MAX}");
+        return Err(Error::invalid("region.peers", reason));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
