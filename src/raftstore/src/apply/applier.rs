@@ -1,0 +1,233 @@
+//! The applier: all regions of a store, one engine write per call.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::{Cf, Engine};
+use proto::ids::{PeerId, RegionId};
+use proto::metapb;
+use raft::{Entry, LogIndex, Term};
+
+use super::batch::ApplyBatch;
+use super::region::{Context, RegionApply};
+use super::session::{SessionDecodeError, Sessions};
+use super::state::ApplyState;
+use super::task::{ApplyResult, ApplyTask, ApplyTurn, Proposal, SnapshotMeta, SnapshotReady};
+use crate::command::{CommandDecodeError, WriteResult};
+use crate::keys::Key;
+use crate::membership::conf_state;
+use crate::planted::{Bug, planted};
+use crate::reply::Reply;
+
+/// A batch beyond this is written before the call goes on: bounds memory, and the time other writers wait.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Why the applier cannot go on. Always fatal to the store.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The engine failed.
+    #[error("apply: {0}")]
+    Engine(#[from] engine::Error),
+    /// A committed entry is not understood. Another version of this program may understand it.
+    #[error("region {region}, log entry {index}: {source}")]
+    UnknownEntry {
+        /// Whose entry.
+        region: RegionId,
+        /// Where it stands.
+        index: LogIndex,
+        /// What is wrong with it.
+        source: CommandDecodeError,
+    },
+    /// A stored session is not understood.
+    #[error(transparent)]
+    UnknownSession(#[from] SessionDecodeError),
+    /// The engine's record of the applied position is not what it must be.
+    #[error("region {region}: the stored apply state {found:?} is not {expected:?}")]
+    WrongState {
+        /// Which region.
+        region: RegionId,
+        /// What is stored, if it can be read at all.
+        found: Option<ApplyState>,
+        /// What should be.
+        expected: ApplyState,
+    },
+}
+
+/// Turns committed entries into data, for all regions of a store. One owner, no threads of its own.
+#[derive(Debug)]
+pub struct Applier {
+    engine: Arc<dyn Engine>,
+    regions: BTreeMap<RegionId, RegionApply>,
+    batch: ApplyBatch,
+    /// Regions whose position has changed since the last engine write.
+    moved: BTreeSet<RegionId>,
+}
+
+impl Applier {
+    /// An applier that knows no region yet.
+    pub fn new(engine: Arc<dyn Engine>) -> Applier {
+        let (regions, batch, moved) = Default::default();
+        Applier { engine, regions, batch, moved }
+    }
+
+    /// Executes tasks in order. When this returns, everything it reports is written (not synced).
+    ///
+    /// # Errors
+    /// All fatal: the applier must not be used again, and nothing of the call may be answered.
+    pub fn handle(&mut self, tasks: Vec<ApplyTask>) -> Result<ApplyTurn, ApplyError> {
+        let mut turn = ApplyTurn::default();
+        let mut advanced = BTreeSet::new();
+        for task in tasks {
+            match task {
+                ApplyTask::Register { region, peer, state } => {
+                    self.register(region, peer, state)?
+                }
+                ApplyTask::Committed { region, entries, proposals } => {
+                    advanced.insert(region);
+                    self.committed(region, entries, proposals, &mut turn)?;
+                }
+                ApplyTask::Snapshot { region, to } => {
+                    self.flush()?;
+                    turn.snapshots.extend(self.snapshot(region, to)?);
+                }
+                ApplyTask::Remove { region } => {
+                    self.flush()?;
+                    self.regions.remove(&region);
+                }
+            }
+        }
+        if !planted(Bug::ReplyBeforeWritten) {
+            self.flush()?;
+        }
+        turn.results = advanced.into_iter().filter_map(|region| self.result(region)).collect();
+        Ok(turn)
+    }
+
+    /// Where a region stands, for status and tests.
+    pub fn state(&self, region: RegionId) -> Option<&ApplyState> {
+        self.regions.get(&region).map(|apply| &apply.state)
+    }
+
+    fn register(
+        &mut self,
+        region: metapb::Region,
+        _peer: PeerId,
+        state: ApplyState,
+    ) -> Result<(), ApplyError> {
+        self.flush()?;
+        let id = RegionId::from(region.id);
+        let stored = self.engine.snapshot();
+        check_state(id, stored.as_ref(), state)?;
+        let sessions = Sessions::load(id, stored.as_ref())??;
+        self.regions.insert(id, RegionApply::new(region, state, sessions));
+        Ok(())
+    }
+
+    fn committed(
+        &mut self,
+        region: RegionId,
+        entries: Vec<Entry>,
+        proposals: Vec<Proposal>,
+        turn: &mut ApplyTurn,
+    ) -> Result<(), ApplyError> {
+        assert!(!entries.is_empty(), "region {region}: nothing to apply");
+        let mut proposals = Proposals(proposals);
+        proposals.0.reverse();
+        for entry in entries {
+            let replies = proposals.take(entry.index, entry.term);
+            let apply = self.regions.get_mut(&region);
+            let apply = apply.unwrap_or_else(|| panic!("region {region} is not registered"));
+            let mut context = Context {
+                engine: self.engine.as_ref(),
+                batch: &mut self.batch,
+                replies: &mut turn.replies,
+            };
+            apply.apply(entry, replies, &mut context)?;
+            self.moved.insert(region);
+            if self.batch.size_bytes() > BATCH_BYTES_MAX {
+                self.flush()?;
+            }
+        }
+        assert!(proposals.0.is_empty(), "region {region}: a proposal beyond the entries");
+        Ok(())
+    }
+
+    /// Writes everything executed so far, the positions with the data.
+    fn flush(&mut self) -> Result<(), ApplyError> {
+        let mut apart = ApplyBatch::default();
+        for region in std::mem::take(&mut self.moved) {
+            if let Some(apply) = self.regions.get(&region) {
+                let batch =
+                    if planted(Bug::ApplyStateNotInBatch) { &mut apart } else { &mut self.batch };
+                batch.put_local(Key::ApplyState(region).encode(), apply.state.encode());
+            }
+        }
+        apart.write(self.engine.as_ref())?;
+        self.batch.write(self.engine.as_ref())?;
+        Ok(())
+    }
+
+    /// The frozen state of a region; everything executed has been written. Nothing for a region that is gone.
+    fn snapshot(&self, region: RegionId, to: PeerId) -> Result<Option<SnapshotReady>, ApplyError> {
+        let Some(apply) = self.regions.get(&region) else { return Ok(None) };
+        let engine = self.engine.snapshot();
+        check_state(region, engine.as_ref(), apply.state)?;
+        let ApplyState { applied_index, applied_term, state_hash, .. } = apply.state;
+        let mut index = applied_index;
+        if planted(Bug::SnapshotWrongIndex) {
+            index = applied_index.next();
+        }
+        let meta = SnapshotMeta {
+            index,
+            term: applied_term,
+            conf_state: conf_state(apply.region()),
+            region: apply.region().clone(),
+            state_hash,
+        };
+        Ok(Some(SnapshotReady { region, to, meta, engine }))
+    }
+
+    fn result(&mut self, region: RegionId) -> Option<ApplyResult> {
+        let apply = self.regions.get_mut(&region)?;
+        Some(ApplyResult {
+            region,
+            applied_index: apply.state.applied_index,
+            applied_term: apply.state.applied_term,
+            state_hash: apply.state.state_hash,
+            effects: std::mem::take(&mut apply.effects),
+        })
+    }
+}
+
+/// The stored position is the one somebody believes in (the other half of I10).
+fn check_state(
+    region: RegionId,
+    engine: &dyn engine::Snapshot,
+    expected: ApplyState,
+) -> Result<(), ApplyError> {
+    let stored = engine.get(Cf::Raft, &Key::ApplyState(region).encode())?;
+    let found = stored.as_deref().and_then(ApplyState::decode);
+    if found == Some(expected) {
+        Ok(())
+    } else {
+        Err(ApplyError::WrongState { region, found, expected })
+    }
+}
+
+/// Proposals of the entries at hand, the next one last.
+struct Proposals(Vec<Proposal>);
+
+impl Proposals {
+    /// The replies that wait for exactly this entry. Those that wait for an entry that was overtaken, by index or by term,
+    /// are dropped, which answers that they are stale.
+    fn take(&mut self, index: LogIndex, term: Term) -> Vec<Reply<WriteResult>> {
+        let mut replies = Vec::new();
+        while let Some(next) = self.0.pop_if(|proposal| proposal.index <= index) {
+            let same_term = next.term == term || planted(Bug::ProposalMatchedByIndexOnly);
+            if next.index == index && same_term {
+                replies = next.replies;
+            }
+        }
+        replies
+    }
+}

@@ -1,0 +1,267 @@
+//! One region's state machine: executes entries into the shared batch.
+
+use bytes::{Bytes, BytesMut};
+use engine::{Cf, Engine, Op};
+use proto::ids::RegionId;
+use proto::limits::VALUE_BYTES_MAX;
+use proto::metapb;
+use raft::{Entry, EntryKind, LogIndex, Term};
+
+use super::ApplyError;
+use super::batch::ApplyBatch;
+use super::hash::StateHash;
+use super::session::{Sessions, Verdict};
+use super::state::ApplyState;
+use super::task::{Answered, Effect};
+use crate::command::{Command, Epoch, Mutation, Request, Session, WriteResult};
+use crate::error::RegionError;
+use crate::keys::{self, RawCf};
+use crate::planted::{Bug, planted};
+use crate::reply::Reply;
+
+/// What execution needs beside the region: the seams of one call.
+pub(super) struct Context<'a> {
+    /// What is written already.
+    pub(super) engine: &'a dyn Engine,
+    /// What will be.
+    pub(super) batch: &'a mut ApplyBatch,
+    /// Replies that fall due once it is.
+    pub(super) replies: &'a mut Vec<Answered>,
+}
+
+/// One region's state machine.
+#[derive(Debug)]
+pub(super) struct RegionApply {
+    id: RegionId,
+    region: metapb::Region,
+    pub(super) state: ApplyState,
+    sessions: Sessions,
+    /// Consequences not yet reported.
+    pub(super) effects: Vec<Effect>,
+}
+
+impl RegionApply {
+    pub(super) fn new(
+        region: metapb::Region,
+        state: ApplyState,
+        sessions: Sessions,
+    ) -> RegionApply {
+        let id = region.id.into();
+        RegionApply { id, region, state, sessions, effects: Vec::new() }
+    }
+
+    pub(super) fn region(&self) -> &metapb::Region {
+        &self.region
+    }
+
+    /// Executes the next entry. `replies` belong to its requests, or are empty.
+    pub(super) fn apply(
+        &mut self,
+        entry: Entry,
+        replies: Vec<Reply<WriteResult>>,
+        context: &mut Context<'_>,
+    ) -> Result<(), ApplyError> {
+        let (index, term) = (entry.index, entry.term);
+        assert_eq!(index, self.state.applied_index.next(), "entries are applied once, in order");
+        assert!(term >= self.state.applied_term, "terms never decrease along the log");
+        let mut hash = StateHash(self.state.state_hash);
+        hash.entry(index, term);
+        match entry.kind {
+            // The first entry of a new leader.
+            EntryKind::Normal if entry.data.is_empty() => {}
+            EntryKind::Normal => {
+                let command = Command::decode(entry.data).map_err(|source| {
+                    ApplyError::UnknownEntry { region: self.id, index, source }
+                })?;
+                match command {
+                    Command::Write { epoch, requests } => {
+                        let at = Position { index, epoch };
+                        self.write(at, requests, replies, &mut hash, context)?;
+                    }
+                    Command::CompactLog { index, term } => self.compact_log(index, term),
+                }
+            }
+            EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+                self.effects.push(Effect::ConfChange { entry, region: None });
+            }
+        }
+        self.state.applied_index = index;
+        self.state.applied_term = term;
+        self.state.state_hash = hash.0;
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        at: Position,
+        requests: Vec<Request>,
+        replies: Vec<Reply<WriteResult>>,
+        hash: &mut StateHash,
+        context: &mut Context<'_>,
+    ) -> Result<(), ApplyError> {
+        let awaited = !replies.is_empty();
+        assert!(!awaited || replies.len() == requests.len(), "one reply for each request");
+        let mut replies = replies.into_iter();
+        let version = self.region.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
+        if at.epoch.version != version && !planted(Bug::EpochNotCheckedAtApply) {
+            let error = RegionError::epoch_not_match(&self.region);
+            context.replies.extend(replies.map(|reply| (reply, Err(error.clone()))));
+            return Ok(());
+        }
+        for request in requests {
+            let result = self.request(at.index, request, hash, context)?;
+            hash.verdict(&result);
+            if let Some(reply) = replies.next() {
+                context.replies.push((reply, Ok(result)));
+            }
+        }
+        Ok(())
+    }
+
+    fn request(
+        &mut self,
+        index: LogIndex,
+        request: Request,
+        hash: &mut StateHash,
+        context: &mut Context<'_>,
+    ) -> Result<WriteResult, ApplyError> {
+        match request {
+            Request::OpenSession { client } => {
+                self.sessions.open(client, index, context.batch);
+                Ok(WriteResult::Applied)
+            }
+            Request::Mutate { mutations, session: None } => self.mutate(mutations, hash, context),
+            Request::Mutate { mutations, session: Some(session) } => {
+                self.mutate_once(index, session, mutations, hash, context)
+            }
+        }
+    }
+
+    fn mutate_once(
+        &mut self,
+        index: LogIndex,
+        session: Session,
+        mutations: Vec<Mutation>,
+        hash: &mut StateHash,
+        context: &mut Context<'_>,
+    ) -> Result<WriteResult, ApplyError> {
+        match self.sessions.verdict(session) {
+            Verdict::Fresh => {
+                let result = self.mutate(mutations, hash, context)?;
+                self.sessions.record(session, result.clone(), index, context.batch);
+                Ok(result)
+            }
+            Verdict::Repeated(_) if planted(Bug::SessionNotDeduplicated) => {
+                self.mutate(mutations, hash, context)
+            }
+            Verdict::Repeated(result) | Verdict::Refused(result) => {
+                self.sessions.touch(session.client, index, context.batch);
+                Ok(result)
+            }
+        }
+    }
+
+    /// Executes the mutations of one request: all of them or, if one is refused, none.
+    fn mutate(
+        &mut self,
+        mutations: Vec<Mutation>,
+        hash: &mut StateHash,
+        context: &mut Context<'_>,
+    ) -> Result<WriteResult, ApplyError> {
+        let mut result = WriteResult::Applied;
+        for mutation in mutations {
+            match mutation {
+                Mutation::Put { cf, key, value } => {
+                    let key = self.engine_key(cf, &key);
+                    context.batch.stage(Op::Put { cf: Cf::Raw, key, value });
+                }
+                Mutation::Delete { cf, key } => {
+                    let key = self.engine_key(cf, &key);
+                    context.batch.stage(Op::Delete { cf: Cf::Raw, key });
+                }
+                Mutation::DeleteRange { cf, start, end } => {
+                    let (start, end) = self.engine_range(cf, start, end);
+                    context.batch.stage(Op::DeleteRange { cf: Cf::Raw, start, end });
+                }
+                Mutation::Append { cf, key, value } => {
+                    let key = self.engine_key(cf, &key);
+                    let old = context.batch.read(context.engine, &key)?;
+                    match appended(old, &value) {
+                        Ok(value) => {
+                            let value_bytes = value.len() as u64;
+                            result = WriteResult::Appended { value_bytes };
+                            context.batch.stage(Op::Put { cf: Cf::Raw, key, value });
+                        }
+                        Err(reason) => {
+                            context.batch.refuse();
+                            return Ok(WriteResult::Refused { reason });
+                        }
+                    }
+                }
+            }
+        }
+        context.batch.accept(hash);
+        Ok(result)
+    }
+
+    /// The engine's key of a user key that the proposer has found to belong here.
+    fn engine_key(&self, cf: RawCf, key: &[u8]) -> Bytes {
+        let metapb::Region { start_key, end_key, .. } = &self.region;
+        let inside = key >= &start_key[..] && (end_key.is_empty() || key < &end_key[..]);
+        assert!(
+            inside || planted(Bug::EpochNotCheckedAtApply),
+            "a write to region {} lies outside of it (I8)",
+            self.id
+        );
+        keys::raw(cf, key)
+    }
+
+    /// The engine's range of the part of `[start, end)` that belongs here.
+    fn engine_range(&self, cf: RawCf, start: Bytes, end: Bytes) -> (Bytes, Bytes) {
+        let metapb::Region { start_key, end_key, .. } = &self.region;
+        let start = start.max(start_key.clone());
+        let end = match (end.is_empty(), end_key.is_empty()) {
+            (true, _) => end_key.clone(),
+            (false, true) => end,
+            (false, false) => end.min(end_key.clone()),
+        };
+        keys::raw_bounds(cf, &start, &end)
+    }
+
+    fn compact_log(&mut self, index: LogIndex, term: Term) {
+        // Two leaders may each have asked; the later one may ask for less.
+        if index <= self.state.truncated_index {
+            return;
+        }
+        assert!(
+            index <= self.state.applied_index,
+            "an entry not applied yet must not be compacted"
+        );
+        self.state.truncated_index = index;
+        self.state.truncated_term = term;
+        self.effects.push(Effect::CompactLog { index, term });
+    }
+}
+
+/// Where a write command stands in the log, and what it assumed.
+#[derive(Clone, Copy)]
+struct Position {
+    index: LogIndex,
+    epoch: Epoch,
+}
+
+/// The value after an append, or why it cannot be.
+fn appended(old: Option<Bytes>, added: &Bytes) -> Result<Bytes, String> {
+    let old = old.unwrap_or_default();
+    let size_bytes = old.len() + added.len();
+    if size_bytes > VALUE_BYTES_MAX {
+        return Err(format!("value would have {size_bytes} bytes; the limit is {VALUE_BYTES_MAX}"));
+    }
+    if old.is_empty() {
+        return Ok(added.clone());
+    }
+    let mut value = BytesMut::with_capacity(size_bytes);
+    value.extend_from_slice(&old);
+    value.extend_from_slice(added);
+    Ok(value.freeze())
+}

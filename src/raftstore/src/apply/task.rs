@@ -1,0 +1,151 @@
+//! What the apply side is asked to do, and what it answers: the values that cross between the store loop and the applier.
+//!
+//! Tasks of one region arrive in order; the order between regions carries no meaning.
+
+use std::sync::Arc;
+
+use proto::ids::{PeerId, RegionId};
+use proto::metapb;
+use raft::{ConfState, Entry, LogIndex, Term};
+
+use super::state::ApplyState;
+use crate::command::WriteResult;
+use crate::error::RegionError;
+use crate::reply::Reply;
+
+/// One instruction to the applier.
+#[derive(Debug)]
+pub enum ApplyTask {
+    /// A region was opened, bootstrapped or restored from a snapshot. What the applier knew about it is forgotten; sessions
+    /// are loaded from the engine, where everything `state` promises already is.
+    Register {
+        /// The region as of `state`.
+        region: metapb::Region,
+        /// This store's peer of it.
+        peer: PeerId,
+        /// Where its state machine stands.
+        state: ApplyState,
+    },
+    /// Entries that are committed and, on this store, durable; they continue where the last ones ended.
+    Committed {
+        /// Whose entries.
+        region: RegionId,
+        /// In index order, without gaps, never empty.
+        entries: Vec<Entry>,
+        /// Those of `entries` that somebody here waits for, in index order.
+        proposals: Vec<Proposal>,
+    },
+    /// Produce a consistent view of what has been applied so far.
+    Snapshot {
+        /// Of this region.
+        region: RegionId,
+        /// For this peer.
+        to: PeerId,
+    },
+    /// The region is gone from this store; it gets no more tasks until it is registered again.
+    Remove {
+        /// Which.
+        region: RegionId,
+    },
+}
+
+/// Somebody waits for the entry at `index`, if it is still the one of `term` (hazard M24).
+#[derive(Debug)]
+pub struct Proposal {
+    /// Where the entry was proposed.
+    pub index: LogIndex,
+    /// In which term: another term's entry at this index is somebody else's, and the replies are stale.
+    pub term: Term,
+    /// In the order of the entry's requests, one for each; empty for an entry nobody waits for.
+    pub replies: Vec<Reply<WriteResult>>,
+}
+
+/// How far a region has got, told to the store loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApplyResult {
+    /// Which region.
+    pub region: RegionId,
+    /// The last entry applied.
+    pub applied_index: LogIndex,
+    /// Its term.
+    pub applied_term: Term,
+    /// Digest of everything applied so far; equal on all peers at the same index (invariant I4).
+    pub state_hash: u64,
+    /// What the entries mean to the peer itself, in log order.
+    pub effects: Vec<Effect>,
+}
+
+/// A consequence of an entry for the peer, beyond the data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// The log up to and including `index` is no longer needed: the truncated position is recorded, the entries may be
+    /// deleted once that record is durable.
+    CompactLog {
+        /// The last entry that may go.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// A membership change reached its place in the log. Raft must be told in any case (hazard R24): of `region`'s
+    /// configuration if it took effect, of an unchanged one if it was refused.
+    ConfChange {
+        /// The entry: position, kind and the encoded change.
+        entry: Entry,
+        /// The region afterwards; `None` if the change was refused. Until membership changes have an administrative
+        /// command of their own, every one is.
+        region: Option<metapb::Region>,
+    },
+}
+
+/// A reply together with what it will say. Handed out only after the batch it speaks about is written.
+pub type Answered = (Reply<WriteResult>, Result<WriteResult, RegionError>);
+
+/// The consequences of one call.
+#[derive(Debug, Default)]
+pub struct ApplyTurn {
+    /// One for every region that moved, in region order.
+    pub results: Vec<ApplyResult>,
+    /// Every reply that fell due.
+    pub replies: Vec<Answered>,
+    /// Snapshots asked for.
+    pub snapshots: Vec<SnapshotReady>,
+}
+
+/// A consistent view of one region.
+#[derive(Clone)]
+pub struct SnapshotReady {
+    /// Which region.
+    pub region: RegionId,
+    /// For whom it was made.
+    pub to: PeerId,
+    /// What it is a snapshot of.
+    pub meta: SnapshotMeta,
+    /// The frozen data; holds exactly the state at `meta.index` (invariant I11).
+    pub engine: Arc<dyn engine::Snapshot>,
+}
+
+impl std::fmt::Debug for SnapshotReady {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { region, to, meta, engine: _ } = self;
+        f.debug_struct("SnapshotReady")
+            .field("region", region)
+            .field("to", to)
+            .field("meta", meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The position a snapshot stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotMeta {
+    /// The last entry it contains.
+    pub index: LogIndex,
+    /// That entry's term.
+    pub term: Term,
+    /// The configuration at `index`.
+    pub conf_state: ConfState,
+    /// The region at `index`: range, epoch, peers.
+    pub region: metapb::Region,
+    /// Digest of everything applied up to `index`.
+    pub state_hash: u64,
+}

@@ -1,0 +1,61 @@
+//! What a peer tells others about itself.
+
+use std::sync::Arc;
+
+use proto::ids::PeerId;
+use proto::metapb;
+use raft::{LogIndex, ProgressState};
+
+use super::Peer;
+use crate::msg::RegionHeartbeat;
+
+/// One region as this store sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegionStatus {
+    /// The region as of `applied_index`.
+    pub region: Arc<metapb::Region>,
+    /// This store's peer.
+    pub peer: metapb::Peer,
+    /// Its Raft node.
+    pub raft: raft::Status,
+    /// The last entry applied.
+    pub applied_index: LogIndex,
+    /// Digest of everything applied; equal on all peers at the same index.
+    pub state_hash: u64,
+    /// Whether a snapshot is being installed.
+    pub installing: bool,
+    /// Entries that were proposed here and not yet handed to the applier.
+    pub proposals: usize,
+}
+
+impl Peer {
+    /// This peer's state, for operators and tests.
+    pub(crate) fn status(&self) -> RegionStatus {
+        RegionStatus {
+            region: self.region.clone(),
+            peer: self.me,
+            raft: self.raft.status(),
+            applied_index: self.applied_index,
+            state_hash: self.state_hash,
+            installing: self.install.is_some(),
+            proposals: self.proposals.len(),
+        }
+    }
+
+    /// The leader's report for the scheduler.
+    pub(super) fn heartbeat(&self) -> RegionHeartbeat {
+        let progress = self.raft.status().progress;
+        let others = || progress.iter().filter(|p| p.id.0 != self.me.id);
+        let peer = |p: &raft::ProgressStatus| self.find_peer(PeerId::from(p.id.0)).copied();
+        RegionHeartbeat {
+            region: self.region.clone(),
+            leader: self.me,
+            term: self.raft.term(),
+            down_peers: others().filter(|p| !p.recent_active).filter_map(peer).collect(),
+            pending_peers: others()
+                .filter(|p| p.state == ProgressState::Snapshot)
+                .filter_map(peer)
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Planted bugs: each reverses one line of a defence, so that the simulator's power to find mistakes can be measured.
+//!
+//! Without the feature `planted` every question below is the constant `false` and the compiler removes the branch. With
+//! it, a test selects at most one bug for its own thread; the simulator runs a whole cluster in one thread.
+
+/// The defences that can be reversed in this crate; the core has its own (`raft::planted`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// R2: votes and append acknowledgements leave before what they promise is durable.
+    AckBeforeSync,
+    /// R2, R19: what has nothing to write of its own does not wait for the writes before it.
+    PromiseOvertakesWrite,
+    /// R12: the lease runs from the confirmation of a round instead of its start.
+    LeaseFromReceiveTime,
+    /// R12, R17: a started leader transfer leaves the lease alone.
+    LeaseKeptDuringTransfer,
+    /// R13: a new leader reads by lease before it has applied what earlier terms committed.
+    LeaseBeforeOwnTermApplied,
+    /// R14: a read is let through before its index is applied.
+    ReadBeforeApplied,
+    /// M24: a reply is matched to whatever entry comes to stand at its index.
+    ProposalMatchedByIndexOnly,
+    /// A write is acknowledged when it is proposed.
+    ReplyBeforeCommit,
+    /// The hard state of a term change is not written.
+    HardStateNotWritten,
+    /// M20: a snapshot is installed while the applier still has older entries in hand.
+    InstallWhileApplying,
+    /// A follower's overwritten log suffix stays on disk.
+    StaleSuffixKept,
+    /// M17: the applier trusts the epoch check made when the command was proposed.
+    EpochNotCheckedAtApply,
+    /// I10: the applied position is written apart from the data it speaks about.
+    ApplyStateNotInBatch,
+    /// M25: a retried request of a session is applied again.
+    SessionNotDeduplicated,
+    /// M10: a snapshot claims an index later than its data.
+    SnapshotWrongIndex,
+    /// M10: a snapshot lacks a key.
+    SnapshotMissesRange,
+    /// A write is acknowledged when it is executed, before it is written to the engine.
+    ReplyBeforeWritten,
+}
+
+impl Bug {
+    /// Every bug, in the order of the report.
+    pub const ALL: [Bug; 17] = [
+        Bug::AckBeforeSync,
+        Bug::PromiseOvertakesWrite,
+        Bug::LeaseFromReceiveTime,
+        Bug::LeaseKeptDuringTransfer,
+        Bug::LeaseBeforeOwnTermApplied,
+        Bug::ReadBeforeApplied,
+        Bug::ProposalMatchedByIndexOnly,
+        Bug::ReplyBeforeCommit,
+        Bug::HardStateNotWritten,
+        Bug::InstallWhileApplying,
+        Bug::StaleSuffixKept,
+        Bug::EpochNotCheckedAtApply,
+        Bug::ApplyStateNotInBatch,
+        Bug::SessionNotDeduplicated,
+        Bug::SnapshotWrongIndex,
+        Bug::SnapshotMissesRange,
+        Bug::ReplyBeforeWritten,
+    ];
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static ACTIVE: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Selects the bug of this thread.
+#[cfg(feature = "planted")]
+pub fn activate(bug: Option<Bug>) {
+    ACTIVE.with(|active| active.set(bug));
+}
+
+/// Whether `bug` is selected.
+#[cfg(feature = "planted")]
+pub(crate) fn planted(bug: Bug) -> bool {
+    ACTIVE.with(|active| active.get() == Some(bug))
+}
+
+/// Whether `bug` is selected: never, in a build without the feature.
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn planted(_bug: Bug) -> bool {
+    false
+}

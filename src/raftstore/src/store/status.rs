@@ -1,0 +1,62 @@
+//! What a store tells about itself.
+
+use std::collections::BTreeMap;
+
+use proto::ids::StoreId;
+
+use super::{DropReason, Store};
+use crate::peer::RegionStatus;
+
+/// What has happened since the store was opened. Only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounters {
+    /// Ticks counted.
+    pub ticks: u64,
+    /// Ticks that came too early and were not.
+    pub ticks_early: u64,
+    /// Raft messages received.
+    pub messages_received: u64,
+    /// Raft messages received and dropped.
+    pub messages_dropped: BTreeMap<DropReason, u64>,
+    /// Raft messages given to the transport, without snapshots.
+    pub messages_sent: u64,
+    /// Log writes begun.
+    pub log_writes: u64,
+    /// Their bytes.
+    pub log_write_bytes: u64,
+    /// Snapshots given to the sender.
+    pub snapshots_sent: u64,
+    /// Snapshots given to the installer.
+    pub snapshots_installed: u64,
+}
+
+/// A store's state, for operators and tests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreStatus {
+    /// The cluster.
+    pub cluster_id: u64,
+    /// The store.
+    pub store_id: StoreId,
+    /// Its regions, by id.
+    pub regions: Vec<RegionStatus>,
+    /// Log writes under way.
+    pub log_writes_in_flight: usize,
+    /// What has happened so far.
+    pub counters: StoreCounters,
+    /// Why it has stopped serving, if it has.
+    pub poisoned: Option<String>,
+}
+
+impl Store {
+    /// The store's state.
+    pub fn status(&self) -> StoreStatus {
+        StoreStatus {
+            cluster_id: self.config.cluster_id,
+            store_id: self.config.store_id,
+            regions: self.peers.values().map(|peer| peer.status()).collect(),
+            log_writes_in_flight: self.log_writes.in_flight(),
+            counters: self.counters.clone(),
+            poisoned: self.poisoned.clone(),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Stores as a whole, three in a row, on the in-memory engine: one module per promise. The network delivers at once and in
+//! order unless a test cuts it; time passes only when a test says so. The simulator (`tests/sim`) is where everything goes
+//! wrong at random; here each fault is staged.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cluster;
+mod faults;
+mod hostile;
+mod leads;
+mod many;
+#[cfg(feature = "planted")]
+mod planted;
+mod reads;
+mod snapshots;
+mod writes;
