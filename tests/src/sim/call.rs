@@ -73,9 +73,10 @@ impl Call {
         match self {
             Call::Put { session, .. } => session.is_some(),
             Call::Delete { .. } => false,
-            Call::Append { .. } | Call::OpenSession { .. } | Call::Get { .. } | Call::Scan { .. } => {
-                true
-            }
+            Call::Append { .. }
+            | Call::OpenSession { .. }
+            | Call::Get { .. }
+            | Call::Scan { .. } => true,
         }
     }
 

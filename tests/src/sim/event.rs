@@ -2,12 +2,14 @@
 
 use super::faults::Fault;
 use bytes::Bytes;
+use proto::flotillapb::snapshot_chunk::Part;
 use proto::ids::{PeerId, RegionId};
 use proto::raft_serverpb::RaftMessage;
 use raftstore::ReadPermit;
 use raftstore::command::{Request, WriteResult};
 use raftstore::error::RegionError;
 use raftstore::msg::RequestHeader;
+use raftstore::snapshot::SnapshotInstall;
 
 /// An event of the queue.
 #[derive(Debug)]
@@ -67,14 +69,33 @@ pub enum StoreEvent {
     Ask(Ask),
     /// A reader has been given leave to read.
     ReadNow(Ask, Box<ReadPermit>),
-    /// A snapshot arrives with the message it belongs to: from which store, and the file.
-    Snapshot(Box<RaftMessage>, Bytes),
+    /// A snapshot arrives: the message it belongs to, and the parts of its stream.
+    Snapshot(Box<RaftMessage>, Vec<Part>),
     /// The attempt to send a snapshot to this peer is over.
     SnapshotSent(RegionId, PeerId, bool),
-    /// The installer is done with a region.
-    Installed(RegionId),
+    /// The installer takes its task.
+    Install(Box<SnapshotInstall>),
     /// Another store could not be reached.
     Unreachable(usize),
+}
+
+impl StoreEvent {
+    /// The number of the kind, for the hash.
+    pub fn number(&self) -> u64 {
+        match self {
+            StoreEvent::Raft(_) => 1,
+            StoreEvent::Tick => 2,
+            StoreEvent::Turn => 3,
+            StoreEvent::Synced => 4,
+            StoreEvent::Apply => 5,
+            StoreEvent::Ask(_) => 6,
+            StoreEvent::ReadNow(..) => 7,
+            StoreEvent::Snapshot(..) => 8,
+            StoreEvent::SnapshotSent(..) => 9,
+            StoreEvent::Install(_) => 10,
+            StoreEvent::Unreachable(_) => 11,
+        }
+    }
 }
 
 /// A client's request as it travels.

@@ -126,6 +126,16 @@ impl Nemesis {
         Nemesis { kinds, interval, rng, counts: FaultCounts::new() }
     }
 
+    /// No more strikes.
+    pub fn stop(&mut self) {
+        self.kinds.clear();
+    }
+
+    /// Whether disks may fail.
+    pub fn may_fail_syncs(&self) -> bool {
+        self.kinds.contains(&FaultKind::FailSync)
+    }
+
     /// How long until the next strike, or `None` when this nemesis never strikes.
     pub fn pause(&mut self) -> Option<Nanos> {
         (!self.kinds.is_empty()).then(|| self.rng.around(self.interval))
@@ -133,6 +143,9 @@ impl Nemesis {
 
     /// The next fault and its end: what to do, and how long from now.
     pub fn strike(&mut self, view: &View) -> Vec<(Nanos, Fault)> {
+        if self.kinds.is_empty() {
+            return Vec::new();
+        }
         let kind = *self.rng.pick(&self.kinds);
         *self.counts.entry(kind).or_default() += 1;
         let span = self.draw_span(view);
@@ -196,7 +209,8 @@ impl Nemesis {
 
     fn one_way(&mut self, view: &View, store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
         let outward = self.rng.chance(500);
-        let here = |(from, to): &(usize, usize)| if outward { *from == store } else { *to == store };
+        let here =
+            |(from, to): &(usize, usize)| if outward { *from == store } else { *to == store };
         cut(links(view).filter(here).collect(), span)
     }
 

@@ -11,6 +11,7 @@ use raftstore::apply::{Applier, ApplyTask};
 use raftstore::command::WriteResult;
 use raftstore::error::RegionError;
 use raftstore::msg::LogWrite;
+use raftstore::snapshot::{MemFiles, SnapshotFiles};
 use raftstore::{LocalReader, ReadPermit, Store};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -36,6 +37,8 @@ pub struct Syncing {
     pub token: SyncToken,
     /// The number of the last log write covered.
     pub number: u64,
+    /// Whether any of the writes asked for durability; without that, having been written is enough.
+    pub must_sync: bool,
 }
 
 /// What exists only while the process lives.
@@ -62,6 +65,8 @@ pub struct Machine {
 pub struct Process {
     /// The disk.
     pub engine: Arc<MemEngine>,
+    /// Received snapshots.
+    files: MemFiles,
     /// The clock.
     pub clock: Clock,
     /// Counts the starts.
@@ -82,6 +87,7 @@ impl Process {
     pub fn new(clock: Clock) -> Process {
         Process {
             engine: Arc::new(MemEngine::new()),
+            files: MemFiles::new(),
             clock,
             life: 0,
             machine: None,
@@ -97,6 +103,11 @@ impl Process {
         self.engine.clone()
     }
 
+    /// The spool files as the store sees them.
+    pub fn files(&self) -> Arc<dyn SnapshotFiles> {
+        Arc::new(self.files.clone())
+    }
+
     /// Where replies go.
     pub fn mouth(&self) -> Sender<Said> {
         self.said.0.clone()
@@ -107,13 +118,15 @@ impl Process {
         self.said.1.try_iter().collect()
     }
 
-    /// Ends the process; nothing it still says is heard. `keep` of the unsynced batches survive.
-    pub fn end(&mut self, keep: usize) {
+    /// Ends the process; nothing it still says is heard. `keep` of the unsynced batches survive. Returns what it had not
+    /// looked at.
+    pub fn end(&mut self, keep: usize) -> Vec<StoreEvent> {
         self.engine = Arc::new(self.engine.crash(keep));
+        self.files = self.files.crash(keep % 2 == 1);
         self.machine = None;
         self.paused = false;
-        self.stalled.clear();
         drop(self.listen());
+        std::mem::take(&mut self.stalled).into_iter().map(|(_, event)| event).collect()
     }
 
     /// True when the process runs, paused or not.

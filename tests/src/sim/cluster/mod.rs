@@ -23,6 +23,7 @@ mod audit;
 mod calls;
 mod disk;
 mod lifecycle;
+mod scripted;
 mod snapshots;
 mod store_loop;
 
@@ -41,6 +42,7 @@ use super::time::Nanos;
 use super::trace::Trace;
 use calls::Calls;
 use raftstore::Config;
+use raftstore::keys::RawCf;
 use std::collections::VecDeque;
 
 pub use audit::StoreView;
@@ -103,6 +105,8 @@ pub struct Cluster {
     pub(super) notices: VecDeque<Notice>,
     pub(super) disk_rng: Rng,
     pub(super) process_rng: Rng,
+    /// The column family that clients use.
+    pub cf: RawCf,
     /// The record of what clients did and saw.
     pub recorder: Recorder,
     /// The record of events.
@@ -120,7 +124,7 @@ impl Cluster {
             let ppm = rng.between(0, 2 * knobs.drift_ppm_max);
             i64::try_from(ppm).unwrap_or(0) - i64::try_from(knobs.drift_ppm_max).unwrap_or(0)
         };
-        let mut clock = |rng: &mut Rng| {
+        let clock = |rng: &mut Rng| {
             let origin = rng.span(Nanos::secs(1), Nanos::secs(10_000));
             Clock::new(origin, drift(rng))
         };
@@ -142,6 +146,7 @@ impl Cluster {
             notices: VecDeque::new(),
             disk_rng: Rng::new(seed, Stream::Disk),
             process_rng,
+            cf: RawCf::Default,
             recorder: Recorder::default(),
             trace: Trace::new(timeline_lines_max),
             counts: Counts::default(),

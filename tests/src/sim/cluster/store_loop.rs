@@ -8,12 +8,12 @@ use crate::sim::process::{STALLED_MAX, Said};
 use crate::sim::time::Nanos;
 use crate::sim::trace::Trace;
 use bytes::Bytes;
-use engine::{Cf, Engine, Iter};
+use engine::{Cf, Engine};
 use proto::raft_serverpb::RaftMessage;
+use raftstore::keys::RawCf;
 use raftstore::local_reader::ReadMiss;
 use raftstore::msg::{ReadRequest, StoreMsg, Turn, WriteRequest};
 use raftstore::{Reply, keys};
-use raftstore::keys::RawCf;
 
 impl Cluster {
     /// Something reaches a process, if it is there and not stopped.
@@ -25,9 +25,7 @@ impl Cluster {
     ) -> Result<(), Broken> {
         let process = &mut self.processes[store];
         if !process.is_up() || life.is_some_and(|life| life != process.life) {
-            if let StoreEvent::Ask(ask) = event {
-                self.reply_to(ask.attempt, Answer::Unreachable);
-            }
+            self.missed(event);
             return Ok(());
         }
         if process.paused {
@@ -67,6 +65,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Something came for a process that is no more; whoever holds the other end of the connection notices.
+    pub(super) fn missed(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Ask(ask) => self.reply_to(ask.attempt, Answer::Unreachable),
+            StoreEvent::Snapshot(message, _) => self.snapshot_ended(&message, false),
+            _ => {}
+        }
+    }
+
     /// Hands a message to the loop, which will take a turn soon.
     pub(super) fn tell(&mut self, store: usize, message: StoreMsg) {
         let now = self.queue.now();
@@ -101,6 +108,7 @@ impl Cluster {
             apply,
             snapshots,
             installs,
+            discarded_snapshots,
             heartbeats: _,
             drained: _,
             poisoned,
@@ -118,6 +126,10 @@ impl Cluster {
         self.queue_apply(store, apply)?;
         for send in snapshots {
             self.send_snapshot(store, send)?;
+        }
+        for discarded in discarded_snapshots {
+            // What is left behind is removed when the store opens.
+            let _ = self.processes[store].files().remove(discarded.id);
         }
         for install in installs {
             let delay = self.process_rng.span(Nanos::micros(50), Nanos::millis(20));
@@ -204,10 +216,10 @@ impl Cluster {
         let engine = &self.processes[store].engine;
         match what {
             AskWhat::Get(key) => {
-                let value = engine.get(Cf::Raw, &keys::raw(RawCf::Default, key));
+                let value = engine.get(Cf::Raw, &keys::raw(self.cf, key));
                 Answer::Value(value.unwrap_or(None))
             }
-            AskWhat::Scan(start, end) => Answer::Pairs(scan(engine.as_ref(), start, end)),
+            AskWhat::Scan(start, end) => Answer::Pairs(scan(engine.as_ref(), self.cf, start, end)),
             AskWhat::Write(_) => unreachable!("writes are not read"),
         }
     }
@@ -241,7 +253,8 @@ impl Cluster {
 /// What tells messages apart, for the hash.
 fn message_number(message: &RaftMessage) -> u64 {
     let Some(inner) = &message.message else { return 0 };
-    let words = [message.region_id, inner.from, inner.term, inner.index, inner.entries.len() as u64];
+    let words =
+        [message.region_id, inner.from, inner.term, inner.index, inner.entries.len() as u64];
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3);
     words.into_iter().fold(inner.msg_type as u64, mix)
 }
@@ -272,10 +285,15 @@ fn describe_send(trace: &mut Trace, now: Nanos, from: usize, message: &RaftMessa
     });
 }
 
-/// The pairs of `[start, end)` in the default family; an empty end is the end of everything.
-pub(super) fn scan(engine: &dyn Engine, start: &[u8], end: &[u8]) -> Vec<(Bytes, Bytes)> {
+/// The pairs of `[start, end)` in one family; an empty end is the end of everything.
+pub(super) fn scan(
+    engine: &dyn Engine,
+    cf: RawCf,
+    start: &[u8],
+    end: &[u8],
+) -> Vec<(Bytes, Bytes)> {
     let snapshot = engine.snapshot();
-    let mut iter = snapshot.iter(Cf::Raw, keys::raw_range(RawCf::Default, start, end));
+    let mut iter = snapshot.iter(Cf::Raw, keys::raw_range(cf, start, end));
     let mut pairs = Vec::new();
     let mut more = iter.seek_to_first().unwrap_or(false);
     while more {

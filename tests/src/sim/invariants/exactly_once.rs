@@ -6,7 +6,7 @@
 
 use super::Broken;
 use bytes::Bytes;
-use engine::{Engine, Iter};
+use engine::Engine;
 use proto::ids::RegionId;
 use proto::metapb;
 use raft::{Entry, EntryKind};
@@ -94,7 +94,11 @@ impl ExactlyOnce {
         }
         let index = state.applied_index.0;
         let Some(expected) = model.digests.get(&index) else {
-            let what = format!("store {} claims to have applied {index} of region {}, which nobody has", store + 1, region.id);
+            let what = format!(
+                "store {} claims to have applied {index} of region {}, which nobody has",
+                store + 1,
+                region.id
+            );
             return Err(Broken::new("I10 exactly once", what));
         };
         let found = digest(snapshot.as_ref(), region);

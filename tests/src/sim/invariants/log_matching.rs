@@ -27,7 +27,9 @@ pub fn check(region: u64, left: &[Position], right: &[Position]) -> Result<(), B
     match pairs[..=agreed].iter().find(|(a, b)| a != b) {
         None => Ok(()),
         Some((a, b)) => {
-            let what = format!("two logs of region {region} agree at a later index but differ here: {a:?} {b:?}");
+            let what = format!(
+                "two logs of region {region} agree at a later index but differ here: {a:?} {b:?}"
+            );
             Err(Broken::new("I2 log matching", what))
         }
     }

@@ -27,6 +27,11 @@ impl OneLeader {
         Err(Broken::new("I1 one leader per term", what))
     }
 
+    /// Number of leaderships seen.
+    pub fn count(&self) -> usize {
+        self.leaders.len()
+    }
+
     /// The peer that led this term, if one was seen.
     pub fn leader(&self, region: u64, term: u64) -> Option<u64> {
         self.leaders.get(&(region, term)).copied()

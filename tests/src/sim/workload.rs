@@ -1,0 +1,124 @@
+//! What the clients of a run do: one call after another, each with a pause before it.
+//!
+//! Plain puts and deletes are asked once; what becomes of an unanswered one stays unknown. Appends and some puts name a
+//! session and are asked until answered: exactly-once is theirs to prove.
+
+use super::call::Call;
+use super::layout::Layout;
+use super::record::{KeyKind, append_value, put_value};
+use super::rng::{Rng, Stream};
+use super::time::Nanos;
+use bytes::Bytes;
+use raftstore::command::{ClientId, Session};
+
+/// Session ids begin here, to differ from every other id.
+const SESSION_IDS: u64 = 7000;
+
+#[derive(Debug, Default)]
+struct Client {
+    /// Regions in which its session is open.
+    opened: usize,
+    sequence: u64,
+}
+
+/// The clients.
+#[derive(Debug)]
+pub struct Workload {
+    clients: Vec<Client>,
+    layout: Layout,
+    think: Nanos,
+    token: u64,
+    rng: Rng,
+}
+
+impl Workload {
+    /// `clients` clients that have done nothing yet.
+    pub fn new(seed: u64, clients: usize, think: Nanos, layout: Layout) -> Workload {
+        let clients = (0..clients).map(|_| Client::default()).collect();
+        // A stream of the clients' own, apart from the one that delays their messages.
+        let rng = Rng::new(seed.rotate_left(32), Stream::Clients);
+        Workload { clients, layout, think, token: 0, rng }
+    }
+
+    /// Number of clients.
+    pub fn clients(&self) -> u64 {
+        self.clients.len() as u64
+    }
+
+    /// How long a client waits before its next call.
+    pub fn pause(&mut self) -> Nanos {
+        self.rng.around(self.think)
+    }
+
+    /// The next call of a client.
+    pub fn next(&mut self, client: u64) -> Call {
+        let state = &mut self.clients[client as usize];
+        let session = ClientId(SESSION_IDS + client);
+        if state.opened < self.layout.regions.len() {
+            let key = self.layout.regions[state.opened].start_key.clone();
+            state.opened += 1;
+            return Call::OpenSession { key, client: session };
+        }
+        let region = self.rng.below(self.layout.regions.len() as u64) as usize;
+        match self.rng.below(100) {
+            0..22 => {
+                let key = self.rng.pick(&self.layout.keys).clone();
+                Call::Get { key }
+            }
+            22..32 => self.scan(),
+            32..55 => self.put(region, KeyKind::Plain, None),
+            55..65 => {
+                let session = self.next_session(client);
+                self.put(region, KeyKind::Plain, Some(session))
+            }
+            65..78 => self.put(region, KeyKind::Deletable, None),
+            78..86 => Call::Delete { key: self.key(region, KeyKind::Deletable) },
+            _ => {
+                let session = self.next_session(client);
+                let key = self.key(region, KeyKind::Appended);
+                Call::Append { key, value: append_value(self.next_token()), session }
+            }
+        }
+    }
+
+    /// Reads of every key, for the end of a run.
+    pub fn final_reads(&self) -> Vec<Call> {
+        self.layout.keys.iter().map(|key| Call::Get { key: key.clone() }).collect()
+    }
+
+    fn scan(&mut self) -> Call {
+        if self.rng.chance(500) {
+            return Call::Scan { start: Bytes::from_static(b"a"), end: Bytes::from_static(b"z") };
+        }
+        let mut ends =
+            [self.rng.pick(&self.layout.keys).clone(), self.rng.pick(&self.layout.keys).clone()];
+        ends.sort();
+        let [start, mut end] = ends;
+        if start == end {
+            end = Bytes::from_static(b"z");
+        }
+        Call::Scan { start, end }
+    }
+
+    fn put(&mut self, region: usize, kind: KeyKind, session: Option<Session>) -> Call {
+        let key = self.key(region, kind);
+        let padding = if self.rng.chance(50) { 2000 } else { self.rng.below(20) };
+        Call::Put { key, value: put_value(self.next_token(), padding as usize), session }
+    }
+
+    fn key(&mut self, region: usize, kind: KeyKind) -> Bytes {
+        let keys = self.layout.keys_of(region, kind);
+        self.rng.pick(&keys).clone()
+    }
+
+    fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
+    fn next_session(&mut self, client: u64) -> Session {
+        let state = &mut self.clients[client as usize];
+        state.sequence += 1;
+        Session { client: ClientId(SESSION_IDS + client), sequence: state.sequence }
+    }
+}
