@@ -219,6 +219,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn agrees_with_a_tree_and_never_disturbs_a_clone(
             changes in prop::collection::vec(change(), 0..1500),

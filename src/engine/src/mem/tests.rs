@@ -170,3 +170,117 @@ fn an_empty_batch_is_not_a_write() {
     engine.write(&WriteBatch::new()).expect("write");
     assert_eq!((engine.unsynced_batches(), engine.counters().writes), (0, 0));
 }
+
+mod crashes {
+    //! Any sequence of writes, syncs, bulk loads and crashes against a list of batches.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u8),
+        BeginSync,
+        FinishSync(prop::sample::Index),
+        Ingest(u8),
+        Crash(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0..20u8).prop_map(Step::Write),
+            3 => Just(Step::BeginSync),
+            3 => any::<prop::sample::Index>().prop_map(Step::FinishSync),
+            1 => (0..20u8).prop_map(Step::Ingest),
+            1 => (0..6usize).prop_map(Step::Crash),
+        ]
+    }
+
+    /// What the disk must hold: the batches in order, how many of them are certain, and what was loaded after how many.
+    #[derive(Default)]
+    struct Model {
+        writes: Vec<(u8, usize)>,
+        certain: usize,
+        loads: Vec<(usize, u8, usize)>,
+    }
+
+    impl Model {
+        fn contents(&self, batches: usize) -> String {
+            let mut pairs = std::collections::BTreeMap::new();
+            for position in 0..=self.writes.len() {
+                // Loads that happened when `position` batches were written win over all of those, lost or not.
+                for (_, key, value) in self.loads.iter().filter(|(at, ..)| *at == position) {
+                    pairs.insert(format!("{key:02}"), format!("load{value}"));
+                }
+                if let Some((key, value)) = self.writes.get(position).filter(|_| position < batches)
+                {
+                    pairs.insert(format!("{key:02}"), value.to_string());
+                }
+            }
+            pairs.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn leave_a_prefix_that_holds_all_that_was_promised(
+            steps in prop::collection::vec(step(), 1..80),
+        ) {
+            let (mut engine, mut model) = (MemEngine::new(), Model::default());
+            let mut begun: Vec<(SyncToken, usize)> = Vec::new();
+            for (value, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Write(key) => {
+                        engine.write(&put(&format!("{key:02}"), &value.to_string())).expect("write");
+                        model.writes.push((key, value));
+                    }
+                    Step::BeginSync => {
+                        begun.push((engine.begin_sync().expect("begin"), model.writes.len()));
+                    }
+                    Step::FinishSync(_) if begun.is_empty() => {}
+                    Step::FinishSync(which) => {
+                        let (token, reached) = begun.swap_remove(which.index(begun.len()));
+                        engine.finish_sync(token).expect("finish");
+                        model.certain = model.certain.max(reached);
+                    }
+                    Step::Ingest(key) => {
+                        let pair = (format!("{key:02}").into(), format!("load{value}").into());
+                        engine.ingest(Cf::Raw, &mut std::iter::once(Ok(pair))).expect("ingest");
+                        model.loads.push((model.writes.len(), key, value));
+                    }
+                    Step::Crash(keep) => {
+                        let kept = (model.certain + keep).min(model.writes.len());
+                        engine = engine.crash(keep);
+                        prop_assert_eq!(raw(&engine), model.contents(kept));
+                        // What a restart finds is where the next history begins.
+                        let found = raw(&engine);
+                        model = Model::default();
+                        begun.clear();
+                        for pair in found.split_whitespace() {
+                            let (key, value) = pair.split_once('=').expect("a pair");
+                            let number = value.trim_start_matches("load").parse().expect("digits");
+                            let key = key.parse().expect("digits");
+                            if value.starts_with("load") {
+                                model.loads.push((0, key, number));
+                            } else {
+                                model.writes.push((key, number));
+                            }
+                        }
+                        // Batches that survived cannot be told from loads any more; write them again, synced.
+                        for (key, value) in &model.writes {
+                            engine.write(&put(&format!("{key:02}"), &value.to_string())).expect("write");
+                        }
+                        engine.sync().expect("sync");
+                        model.certain = model.writes.len();
+                    }
+                }
+            }
+            prop_assert_eq!(raw(&engine), model.contents(model.writes.len()));
+            prop_assert_eq!(raw(&engine.fork()), model.contents(model.certain));
+            prop_assert_eq!(engine.unsynced_batches(), model.writes.len() - model.certain);
+        }
+    }
+}

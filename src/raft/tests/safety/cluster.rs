@@ -33,8 +33,12 @@ pub(crate) struct Cluster {
     rng: ChaCha8Rng,
     nodes: Vec<Node>,
     network: Vec<Bytes>,
-    /// Nodes that cannot be reached at present.
-    cut: Vec<u64>,
+    /// Messages that take a very long time.
+    stash: Vec<Bytes>,
+    /// Side of the network each node is on; only nodes of one side hear each other.
+    sides: [u64; NODES as usize],
+    /// A node that applies nothing for a while.
+    lazy: Option<usize>,
     oracle: Oracle,
     loss_percent: u64,
     crash_weight: u64,
@@ -70,7 +74,9 @@ impl Cluster {
             rng,
             nodes,
             network: Vec::new(),
-            cut: Vec::new(),
+            stash: Vec::new(),
+            sides: [0; NODES as usize],
+            lazy: None,
             oracle: Oracle::default(),
             loss_percent,
             crash_weight,
@@ -89,12 +95,12 @@ impl Cluster {
             0..400 => self.deliver_random(),
             400..560 => self.take_ready(at),
             560..700 => self.complete_write(at),
-            700..780 => self.nodes[at].apply_one(&mut self.oracle),
+            700..780 => self.apply(at),
             780..880 => self.tick(at),
             880..920 => self.propose(at),
             920..940 => self.read(at),
             940..945 => self.nodes[at].compact(self.rng.next_u64() % 4),
-            945..949 => self.cut_or_join(at),
+            945..949 => self.partition(),
             949..954 => self.transfer(at),
             954..970 if self.conf_change_weight > self.rng.next_u64() % 30 => self.change(at),
             970..977 if self.crash_weight > self.rng.next_u64() % 8 => self.crash_or_restart(at),
@@ -107,7 +113,7 @@ impl Cluster {
 
     /// A while in which nothing goes wrong, so that there is something to break.
     fn run_smoothly(&mut self) {
-        let (loss, cut) = (std::mem::take(&mut self.loss_percent), std::mem::take(&mut self.cut));
+        let loss = std::mem::take(&mut self.loss_percent);
         for round in 0..self.draw(12) {
             (0..self.nodes.len()).for_each(|at| self.tick(at));
             if round % 3 == 0 {
@@ -116,14 +122,14 @@ impl Cluster {
             for at in 0..self.nodes.len() {
                 self.take_ready(at);
                 self.complete_write(at);
-                (0..3).for_each(|_| self.nodes[at].apply_one(&mut self.oracle));
+                (0..3).for_each(|_| self.apply(at));
                 self.check(at);
             }
             for bytes in std::mem::take(&mut self.network) {
                 self.deliver(bytes);
             }
         }
-        (self.loss_percent, self.cut) = (loss, cut);
+        self.loss_percent = loss;
     }
 
     fn check(&mut self, at: usize) {
@@ -135,14 +141,15 @@ impl Cluster {
     fn send(&mut self, messages: Vec<Message>) {
         for message in messages {
             let lossy = self.rng.next_u64() % 100 < self.loss_percent;
-            let cut = self.cut.contains(&message.from.0) || self.cut.contains(&message.to.0);
-            if lossy || cut || self.network.len() > MESSAGES_MAX {
+            if lossy || !self.hears(message.from, message.to) || self.network.len() > MESSAGES_MAX {
                 if matches!(message.body, MessageBody::Snapshot(_)) {
                     self.report(message.from, message.to, false);
                 }
                 continue;
             }
-            self.network.push(wire::encode_message(message));
+            let slow = self.loss_percent > 0 && self.draw(20) == 0;
+            let queue = if slow { &mut self.stash } else { &mut self.network };
+            queue.push(wire::encode_message(message));
         }
     }
 
@@ -262,18 +269,23 @@ impl Cluster {
         }
     }
 
-    fn cut_or_join(&mut self, at: usize) {
-        let id = self.nodes[at].id;
-        // Mostly one at a time, or nothing would ever be agreed on.
-        if !self.cut.is_empty() && self.draw(8) > 0 {
-            self.cut.remove(0);
-            return;
+    /// Splits the network in two, or heals it; picks who is slow at applying.
+    fn partition(&mut self) {
+        let split = self.draw(3) > 0;
+        for at in 0..self.sides.len() {
+            self.sides[at] = if split { self.draw(2) } else { 0 };
         }
-        match self.cut.iter().position(|cut| *cut == id) {
-            Some(position) => {
-                self.cut.remove(position);
-            }
-            None => self.cut.push(id),
+        self.lazy = Some(self.draw(2 * NODES) as usize);
+        self.network.append(&mut self.stash);
+    }
+
+    fn hears(&self, from: NodeId, to: NodeId) -> bool {
+        self.sides[from.0 as usize - 1] == self.sides[to.0 as usize - 1]
+    }
+
+    fn apply(&mut self, at: usize) {
+        if self.lazy != Some(at) {
+            self.nodes[at].apply_one(&mut self.oracle);
         }
     }
 
@@ -309,7 +321,9 @@ impl Cluster {
 
     /// Ends all faults and demands that the group agrees on a new entry.
     pub(crate) fn heal(&mut self) {
-        self.cut.clear();
+        self.sides = [0; NODES as usize];
+        self.lazy = None;
+        self.network.append(&mut self.stash);
         self.loss_percent = 0;
         for at in 0..self.nodes.len() {
             if self.nodes[at].raw.is_none() {
@@ -338,7 +352,7 @@ impl Cluster {
             for at in 0..self.nodes.len() {
                 self.take_ready(at);
                 self.complete_write(at);
-                self.nodes[at].apply_one(&mut self.oracle);
+                self.apply(at);
                 self.check(at);
             }
             for bytes in std::mem::take(&mut self.network) {
