@@ -277,21 +277,21 @@ fn load_positions<S: Storage>(
     hard_state: HardState,
     config: &Config,
 ) -> Result<(), Error> {
-    let start = log.first_index().prev();
-    let commit = hard_state.commit.max(start);
-    if commit > log.last_index() {
-        let last = log.last_index();
-        let text = format!("commit index {commit} is beyond the last entry {last}");
+    let (start, last_index) = (log.first_index().prev(), log.last_index());
+    let applied = config.applied.max(start);
+    if applied > last_index {
+        return Err(ConfigError::AppliedBeyondLog { applied, last_index }.into());
+    }
+    // The stored commit index may lag behind: it is not synced for its own sake.
+    let commit = hard_state.commit.max(applied);
+    if commit > last_index {
+        let text = format!("commit index {commit} is beyond the last entry {last_index}");
         return Err(StorageError::Corrupt(text).into());
     }
     if log.last_term() > hard_state.term {
         let (last, term) = (log.last_term(), hard_state.term);
         let text = format!("last entry has term {last}, the hard state {term}");
         return Err(StorageError::Corrupt(text).into());
-    }
-    let applied = config.applied.max(start);
-    if applied > commit {
-        return Err(ConfigError::AppliedBeyondCommit { applied, commit }.into());
     }
     (log.committed, log.handed_out, log.applied) = (commit, applied, applied);
     Ok(())

@@ -145,12 +145,12 @@ pub enum ConfigError {
     /// A lease is only as good as the followers' promise.
     #[error("read_only = LeaseBased needs check_quorum")]
     LeaseWithoutCheckQuorum,
-    /// The applied index must lie within the committed log.
-    #[error("applied index {applied} is beyond the commit index {commit}")]
-    AppliedBeyondCommit {
+    /// What is applied must be in the log.
+    #[error("applied index {applied} is beyond the last entry {last_index}")]
+    AppliedBeyondLog {
         /// As configured.
         applied: LogIndex,
         /// As stored.
-        commit: LogIndex,
+        last_index: LogIndex,
     },
 }

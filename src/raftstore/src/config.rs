@@ -14,9 +14,6 @@ use proto::ids::StoreId;
 /// A tick is accepted up to `tick / 4` before it is due: timers of operating systems jitter.
 pub const TICK_SLACK_DIVISOR: u32 = 4;
 
-/// A log entry may have this many bytes. A request that alone would exceed it is refused.
-pub const ENTRY_BYTES_MAX: usize = 8 << 20;
-
 /// Waiting writes of a region are merged into one entry until it holds about this many bytes …
 pub const MERGED_BYTES_MAX: usize = 512 << 10;
 
@@ -50,7 +47,7 @@ pub struct Config {
     pub cluster_id: u64,
     /// Who this store is.
     pub store_id: StoreId,
-    /// Seed of everything random (election timeouts); combined with store and region.
+    /// Seed of everything random (election timeouts); combined with store and region. Another one for each start.
     pub seed: u64,
 
     /// Milliseconds between ticks. Default 50, at least 1.

@@ -152,7 +152,7 @@ pub enum StoreMsg {
     Bootstrap {
         /// The region, with a peer on this store.
         region: metapb::Region,
-        /// Answered when the peer is live; durable with the next log write.
+        /// Answered when the peer is durable.
         reply: Reply<()>,
     },
     /// Hands the lead of a region to another peer.

@@ -12,11 +12,6 @@
 //!
 //! Region errors are mapped to the protocol by `raftstore::error`, the only place that does.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the edge: threads and the runtime live here"
-)]
-
 pub mod backend;
 pub mod config;
 pub mod counters;
@@ -29,7 +24,7 @@ mod scheduler;
 pub use config::{Config, ConfigError, Reads};
 pub use node::standalone::run_standalone_on;
 pub use node::store::run_store_on;
+pub use node::{Hooks, Ready, RunError};
 #[cfg(feature = "rocksdb")]
 pub use node::{standalone::run_standalone, store::run_store};
-pub use node::{Hooks, Ready, RunError};
 pub use scheduler::SchedulerError;

@@ -13,7 +13,7 @@
 //!
 //! Nothing here knows regions beyond their ids, so the scheduler's replicas can use the same transport.
 //!
-//! Tests: at the modules, and `tests/loopback.rs` over real sockets.
+//! Tests: at the modules, and `tests/loopback` over real sockets.
 
 mod counters;
 mod link;
@@ -40,8 +40,8 @@ use crate::link::Link;
 pub use crate::mailbox::{Batches, Mailbox, MailboxLimits};
 pub use crate::receive::{Deliver, Receiver, SnapshotSpace};
 use crate::resolve::Addresses;
-use crate::snapshot_send::Pace;
 pub use crate::resolve::{Resolve, ResolveError, Resolving};
+use crate::snapshot_send::Pace;
 
 /// Who a store is, as its messages say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,11 @@ impl Transport {
         Transport { shared: Arc::new(shared), links: Arc::default() }
     }
 
+    /// Streams a snapshot and says whether it has arrived.
+    pub async fn stream_snapshot(&self, snapshot: SnapshotSend) -> bool {
+        snapshot_send::send(self.shared.clone(), snapshot).await
+    }
+
     /// Ends every link after what it has queued; later messages are dropped.
     pub fn close(&self) {
         for mailbox in self.links.read().values() {
@@ -165,7 +170,8 @@ impl raftstore::worker::Transport for Transport {
     }
 
     fn send_snapshot(&self, snapshot: SnapshotSend, done: SnapshotDone) {
-        let sending = snapshot_send::send(self.shared.clone(), snapshot);
-        self.shared.runtime.spawn(async move { done.report(sending.await) });
+        let transport = self.clone();
+        let sending = async move { done.report(transport.stream_snapshot(snapshot).await) };
+        self.shared.runtime.spawn(sending);
     }
 }

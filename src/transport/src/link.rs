@@ -8,7 +8,7 @@
 //! When the connection breaks, or cannot be made, what is queued is dropped (it would be stale by the next attempt), the
 //! store is told that the target is unreachable, the address is asked again, and the next attempt waits a little longer.
 //!
-//! Tests: `tests/loopback.rs`.
+//! Tests: `tests/loopback`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -50,13 +50,8 @@ impl<T> Mailbox<T> {
     /// An empty mailbox.
     pub fn new(limits: MailboxLimits) -> Mailbox<T> {
         assert!(limits.items_max > 0 && limits.bytes_max > 0 && limits.batch_bytes_max > 0);
-        let state = State {
-            items: VecDeque::new(),
-            bytes: 0,
-            waker: None,
-            generation: 0,
-            closed: false,
-        };
+        let state =
+            State { items: VecDeque::new(), bytes: 0, waker: None, generation: 0, closed: false };
         Mailbox { limits, state: Mutex::new(state) }
     }
 

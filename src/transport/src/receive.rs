@@ -3,7 +3,7 @@
 //! Batches are checked for cluster and store, then handed on whole. There is no queue here: a receiver that cannot keep up
 //! stops reading, flow control reaches the sender, and the sender's bounded queue drops.
 //!
-//! Tests: `tests/loopback.rs`.
+//! Tests: `tests/loopback`.
 
 use std::sync::Arc;
 

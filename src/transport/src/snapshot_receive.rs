@@ -4,7 +4,7 @@
 //! What is refused leaves no file behind. How many are received at once is limited: a further one is refused, and its
 //! sender tries again later.
 //!
-//! Tests: `tests/snapshot.rs`.
+//! Tests: `tests/loopback`.
 
 use std::time::Duration;
 

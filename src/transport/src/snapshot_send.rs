@@ -6,7 +6,7 @@
 //! rate limit: they must not crowd out Raft messages. The receiver's answer means that everything is checked and on its
 //! disk; anything else, a silence included, is a failure, and Raft starts over.
 //!
-//! Tests: `tests/snapshot.rs`.
+//! Tests: `tests/loopback`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +76,11 @@ pub(crate) async fn send(shared: Arc<Shared>, snapshot: SnapshotSend) -> bool {
     outcome.is_ok()
 }
 
-async fn stream(shared: &Arc<Shared>, snapshot: SnapshotSend, to: StoreId) -> Result<(), SendError> {
+async fn stream(
+    shared: &Arc<Shared>,
+    snapshot: SnapshotSend,
+    to: StoreId,
+) -> Result<(), SendError> {
     let channel = connect(shared, to).await?;
     let SnapshotSend { message, source, .. } = snapshot;
     let header = Header {

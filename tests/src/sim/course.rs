@@ -58,6 +58,8 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
         read_mode: ReadMode::Lease,
         clients: 0,
         think: PAUSE,
+        astray_per_mille: 0,
+        hasty: false,
         keys: 0,
         network: NetworkKnobs::CALM,
         disk: DiskKnobs::CALM,

@@ -69,8 +69,8 @@ pub enum StoreEvent {
     Ask(Ask),
     /// A reader has been given leave to read.
     ReadNow(Ask, Box<ReadPermit>),
-    /// A snapshot arrives: the message it belongs to, and the parts of its stream.
-    Snapshot(Box<RaftMessage>, Vec<Part>),
+    /// A snapshot arrives: the message it belongs to, the parts of its stream, and whether the sender still waits.
+    Snapshot(Box<RaftMessage>, Vec<Part>, bool),
     /// The attempt to send a snapshot to this peer is over.
     SnapshotSent(RegionId, PeerId, bool),
     /// The installer takes its task.

@@ -38,11 +38,21 @@ pub enum FaultKind {
     FailSync,
     /// The lead of a region is handed over on purpose.
     Transfer,
+    /// The followers lose the leader one after another, so that the first to miss it campaigns while the last has just heard
+    /// it; some of the others are killed and back at once.
+    Desert,
+    /// The leader is not heard any more, and what it hears is old: answers to its last messages come very late.
+    LateEcho,
+    /// The leader is cut off just after it was told to hand over.
+    TransferIsolate,
+    /// The leader is cut off with what it is being asked; when its successor has settled, that one crashes and the old one
+    /// comes back.
+    Usurp,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 14] = [
+    pub const ALL: [FaultKind; 18] = [
         FaultKind::Isolate,
         FaultKind::Split,
         FaultKind::OneWay,
@@ -57,6 +67,10 @@ impl FaultKind {
         FaultKind::SlowDisk,
         FaultKind::FailSync,
         FaultKind::Transfer,
+        FaultKind::Desert,
+        FaultKind::LateEcho,
+        FaultKind::TransferIsolate,
+        FaultKind::Usurp,
     ];
 }
 
@@ -94,6 +108,8 @@ pub enum Fault {
     FailSync(usize),
     /// Ask the leader of the region to hand over to the peer on this store.
     Transfer(usize, usize),
+    /// Crash whoever leads the region by then, and start it again after a span.
+    CrashLeader(usize, Nanos),
 }
 
 /// What the nemesis knows of the cluster.
@@ -129,6 +145,11 @@ impl Nemesis {
     /// No more strikes.
     pub fn stop(&mut self) {
         self.kinds.clear();
+    }
+
+    /// Whether anything may go wrong at present.
+    pub fn is_active(&self) -> bool {
+        !self.kinds.is_empty()
     }
 
     /// Whether disks may fail.
@@ -175,6 +196,10 @@ impl Nemesis {
                 let region = self.rng.below(view.leaders.len() as u64) as usize;
                 vec![(Nanos::ZERO, Fault::Transfer(region, store))]
             }
+            FaultKind::Desert => self.desert(view, leader),
+            FaultKind::LateEcho => self.late_echo(view, leader),
+            FaultKind::TransferIsolate => self.transfer_isolate(view, leader, store),
+            FaultKind::Usurp => self.usurp(view, leader),
         }
     }
 
@@ -247,6 +272,75 @@ impl Nemesis {
             plan.push((self.rng.span(Nanos::ZERO, span), Fault::Restart(store)));
         }
         plan
+    }
+}
+
+impl Nemesis {
+    /// A span between two fractions of the election timeout, in tenths.
+    fn elections(&mut self, view: &View, from_tenths: u64, to_tenths: u64) -> Nanos {
+        let tenth = Nanos(view.election.0 / 10);
+        self.rng.span(tenth.times(from_tenths), tenth.times(to_tenths))
+    }
+
+    fn desert(&mut self, view: &View, leader: usize) -> Vec<(Nanos, Fault)> {
+        let mut others: Vec<usize> = (0..view.stores).filter(|other| *other != leader).collect();
+        self.rng.shuffle(&mut others);
+        let restart = self.rng.chance(500);
+        let alone = self.elections(view, 7, 20);
+        let end = alone + self.elections(view, 15, 40);
+        let mut plan = Vec::new();
+        for (at, other) in others.into_iter().enumerate() {
+            let begin = if at == 0 { Nanos::ZERO } else { alone };
+            let both = vec![(leader, other), (other, leader)];
+            plan.push((begin, Fault::Cut(both.clone())));
+            plan.push((end, Fault::Mend(both)));
+            if restart && at > 0 {
+                let back = alone + self.elections(view, 0, 2);
+                plan.push((alone, Fault::Crash(other, Keep::Prefix)));
+                plan.push((back, Fault::Restart(other)));
+            }
+        }
+        plan
+    }
+
+    fn late_echo(&mut self, view: &View, leader: usize) -> Vec<(Nanos, Fault)> {
+        let others: Vec<usize> = (0..view.stores).filter(|other| *other != leader).collect();
+        let inward: Vec<_> = others.iter().map(|other| (*other, leader)).collect();
+        let outward: Vec<_> = others.iter().map(|other| (leader, *other)).collect();
+        let heartbeat = self.elections(view, 1, 5);
+        let late = heartbeat + self.elections(view, 5, 15);
+        let end = late + self.elections(view, 5, 20);
+        vec![
+            (Nanos::ZERO, Fault::Clog(inward, late)),
+            (heartbeat, Fault::Cut(outward.clone())),
+            (end, Fault::Mend(outward)),
+        ]
+    }
+
+    fn transfer_isolate(&mut self, view: &View, leader: usize, to: usize) -> Vec<(Nanos, Fault)> {
+        let region = view.leaders.iter().position(|store| *store == Some(leader)).unwrap_or(0);
+        let others = (0..view.stores).filter(|other| *other != leader);
+        let links: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+        let begin = self.rng.span(Nanos::micros(50), Nanos::millis(5));
+        let end = begin + self.elections(view, 10, 30);
+        vec![
+            (Nanos::ZERO, Fault::Transfer(region, to)),
+            (begin, Fault::Cut(links.clone())),
+            (end, Fault::Mend(links)),
+        ]
+    }
+
+    fn usurp(&mut self, view: &View, leader: usize) -> Vec<(Nanos, Fault)> {
+        let region = view.leaders.iter().position(|store| *store == Some(leader)).unwrap_or(0);
+        let others = (0..view.stores).filter(|other| *other != leader);
+        let links: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+        let settled = self.elections(view, 15, 35);
+        let down = self.elections(view, 10, 40);
+        vec![
+            (Nanos::ZERO, Fault::Cut(links.clone())),
+            (settled, Fault::CrashLeader(region, down)),
+            (settled, Fault::Mend(links)),
+        ]
     }
 }
 

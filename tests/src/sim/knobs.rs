@@ -61,6 +61,10 @@ pub struct Knobs {
     pub clients: usize,
     /// Mean pause of a client between two operations.
     pub think: Nanos,
+    /// Attempts that go to any store instead of the one believed to lead, per mille.
+    pub astray_per_mille: u64,
+    /// Whether clients give plain puts up early now and then, and go on: an isolated leader then collects many.
+    pub hasty: bool,
     /// Keys of each kind (plain, deletable, appended) per region.
     pub keys: u64,
     /// The network during the faults.
@@ -105,11 +109,18 @@ impl Knobs {
             ]),
             clients: rng.between(2, 6) as usize,
             think: Nanos::millis(*rng.pick(&[2, 5, 20, 50])),
+            astray_per_mille: *rng.pick(&[0, 50, 200, 400]),
+            hasty: rng.chance(300),
             keys: rng.between(1, 3),
             network: draw_network(rng, election),
             disk: draw_disk(rng, election),
             drift_ppm_max: *rng.pick(&[0, 1_000, 50_000, 100_000]),
-            apply_mean: *rng.pick(&[Nanos::micros(20), Nanos::micros(500), Nanos::millis(10)]),
+            apply_mean: *rng.pick(&[
+                Nanos::micros(20),
+                Nanos::micros(500),
+                Nanos::millis(10),
+                Nanos(election.0 / 4),
+            ]),
             faults: draw_faults(rng),
             fault_interval: election.times(rng.between(1, 4)),
             fault_phase: election.times(40).max(Nanos::secs(5)).min(Nanos::secs(20)),

@@ -4,7 +4,8 @@
 //! A process may be down (only the disk remains), up, or paused (up, but nothing happens in it; its clock goes on).
 
 use super::clock::Clock;
-use super::event::StoreEvent;
+use super::event::{Ask, StoreEvent};
+use super::time::Nanos;
 use engine::Engine;
 use engine::mem::{MemEngine, SyncToken};
 use raftstore::apply::{Applier, ApplyTask};
@@ -15,8 +16,6 @@ use raftstore::snapshot::{MemFiles, SnapshotFiles};
 use raftstore::{LocalReader, ReadPermit, Store};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-
-use super::event::Ask;
 
 /// Messages a paused process buffers; what comes beyond is lost, as a full socket would refuse it.
 pub const STALLED_MAX: usize = 4096;
@@ -75,6 +74,8 @@ pub struct Process {
     pub machine: Option<Machine>,
     /// Whether it is stopped.
     pub paused: bool,
+    /// Since when it has run without a stop.
+    pub awake_since: Nanos,
     /// What happened to it meanwhile.
     pub stalled: Vec<(Option<u64>, StoreEvent)>,
     /// Whether syncs take very long.
@@ -92,6 +93,7 @@ impl Process {
             life: 0,
             machine: None,
             paused: false,
+            awake_since: Nanos::ZERO,
             stalled: Vec::new(),
             slow_disk: false,
             said: channel(),

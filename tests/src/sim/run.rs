@@ -161,7 +161,9 @@ impl Run {
         match notice {
             Notice::Wake(WAKE_CHECK) => {
                 self.cluster.check_logs()?;
-                self.cluster.wake_after(self.cluster.knobs().election_timeout(), WAKE_CHECK);
+                self.cluster.check_nodes()?;
+                self.cluster.check_quorums()?;
+                self.cluster.wake_after(self.cluster.knobs().tick.times(3), WAKE_CHECK);
             }
             Notice::Wake(client) if self.working => self.begin_call(client),
             Notice::Wake(_) => {}

@@ -165,7 +165,7 @@ pub(crate) fn status(status: &Status) -> String {
     };
     let name = |id: Option<NodeId>| id.map_or("-".into(), |id| id.0.to_string());
     format!(
-        "n{} {role} t{} vote {} leader {} log {}..{}:{} commit {} applied {} {}",
+        "n{} {role} t{} vote {} leader {} log {}..{}:{} disk {} commit {} applied {} {}",
         status.id,
         status.term,
         name(status.vote),
@@ -173,6 +173,7 @@ pub(crate) fn status(status: &Status) -> String {
         status.first_index,
         status.last_index,
         status.last_term,
+        status.persisted,
         status.commit,
         status.applied,
         conf_state(&status.conf_state),

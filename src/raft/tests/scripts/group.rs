@@ -298,7 +298,7 @@ impl Group {
 
     pub(crate) fn restart(&mut self, id: u64) {
         let node = self.nodes.get_mut(&id).expect("a node");
-        node.config.applied = node.applied.min(node.disk.hard_state.commit);
+        node.config.applied = node.applied;
         node.disk.conf_state = node.conf_state.clone();
         node.raw = Some(RawNode::new(&node.config, node.disk.clone()).expect("a healthy disk"));
     }

@@ -17,9 +17,9 @@
 //! 7. A snapshot's data is exactly the state at its index (I11): it is taken after the batch is written, before the next.
 //!
 //! # Life of an entry
-//! [`Applier::handle`] → [`region`]: decode, check the epoch, per request look up the session, stage the mutations
-//! ([`batch`]), extend the [`hash`], record the reply in the [`session`] → with all other regions' entries of the call one
-//! engine write, the [`state`] records in it → results to the store loop, replies to the clients.
+//! [`Applier::handle`] → `region`: decode, check the epoch, per request look up the session, stage the mutations
+//! (`batch`), extend the `hash`, record the reply in the `session` → with all other regions' entries of the call one
+//! engine write, the `state` records in it → results to the store loop, replies to the clients.
 //!
 //! # Left out
 //! Membership changes are refused (but reported: [`Effect::ConfChange`]); split and merge have no command yet. Deleting
@@ -38,6 +38,7 @@ mod task;
 mod tests;
 
 pub use applier::{Applier, ApplyError};
+pub(crate) use session::is_session;
 pub use session::{SESSIONS_MAX, SessionDecodeError};
 pub use state::ApplyState;
 pub use task::{

@@ -65,6 +65,12 @@ pub struct SessionDecodeError {
     pub region: RegionId,
 }
 
+/// Whether a record from elsewhere is a session that [`Sessions::load`] will read.
+pub(crate) fn is_session(key: &[u8], value: &[u8]) -> bool {
+    matches!(Key::decode(Cf::Raft, key), Ok(Key::Session(..)))
+        && SessionRecord::decode(value).is_some()
+}
+
 impl Sessions {
     /// The sessions of `region` as stored in `engine`.
     pub(super) fn load(

@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use proto::limits::ENTRY_BYTES_MAX;
 use raft::Error;
 
 use super::{Context, Peer};
 use crate::command::{Command, Epoch, Mutation, Request, WriteResult};
-use crate::config::{
-    ENTRY_BYTES_MAX, MERGED_BYTES_MAX, MERGED_REQUESTS_MAX, QUEUED_WRITES_BYTES_MAX,
-};
+use crate::config::{MERGED_BYTES_MAX, MERGED_REQUESTS_MAX, QUEUED_WRITES_BYTES_MAX};
 use crate::error::RegionError;
 use crate::msg::WriteRequest;
 use crate::planted::{Bug, planted};

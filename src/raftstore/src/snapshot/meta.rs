@@ -11,6 +11,9 @@ use crate::apply::SnapshotMeta;
 /// Of the content's layout ([`super::records`]).
 pub(super) const FORMAT_VERSION: u32 = 1;
 
+/// No log gets this far; beyond, arithmetic on positions could wrap.
+const POSITION_MAX: u64 = u64::MAX >> 1;
+
 /// A description that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
@@ -20,6 +23,9 @@ pub enum MetaError {
     /// A part is missing.
     #[error("snapshot description lacks `{0}`")]
     Missing(&'static str),
+    /// A part has a value that cannot be.
+    #[error("snapshot description has an impossible `{0}`")]
+    Impossible(&'static str),
     /// Written by a version with another layout.
     #[error("snapshot has format version {0}; this version reads {FORMAT_VERSION}")]
     Version(u32),
@@ -70,8 +76,13 @@ pub(super) fn from_wire(wire: flotillapb::SnapshotMeta) -> Result<SnapshotMeta, 
     if region.id == 0 {
         return Err(MetaError::Missing("region.id"));
     }
-    if wire.index == 0 {
-        return Err(MetaError::Missing("index"));
+    if !region.end_key.is_empty() && region.start_key >= region.end_key {
+        return Err(MetaError::Impossible("region.end_key"));
+    }
+    for (field, number) in [("index", wire.index), ("term", wire.term)] {
+        if !(1..=POSITION_MAX).contains(&number) {
+            return Err(MetaError::Impossible(field));
+        }
     }
     let ids = |numbers: Vec<u64>| numbers.into_iter().map(NodeId).collect();
     Ok(SnapshotMeta {
@@ -87,4 +98,51 @@ pub(super) fn from_wire(wire: flotillapb::SnapshotMeta) -> Result<SnapshotMeta, 
         region,
         state_hash: wire.state_hash,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::metapb;
+
+    use super::*;
+
+    fn meta() -> SnapshotMeta {
+        SnapshotMeta {
+            index: LogIndex(90),
+            term: Term(7),
+            conf_state: ConfState {
+                voters: vec![NodeId(1)],
+                voters_outgoing: vec![NodeId(2)],
+                learners: vec![NodeId(3)],
+                learners_next: vec![NodeId(4)],
+                auto_leave: true,
+            },
+            region: metapb::Region {
+                id: 2,
+                end_key: Bytes::from_static(b"y"),
+                ..Default::default()
+            },
+            state_hash: 0xfeed,
+        }
+    }
+
+    #[test]
+    fn a_description_survives_the_wire() {
+        assert_eq!(decode_meta(encode_meta(&meta())), Ok(meta()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refuse = |change: &dyn Fn(&mut SnapshotMeta)| {
+            let mut meta = meta();
+            change(&mut meta);
+            decode_meta(encode_meta(&meta)).expect_err("must be refused")
+        };
+        let impossible = MetaError::Impossible;
+        assert_eq!(refuse(&|m| m.index = LogIndex(0)), impossible("index"));
+        assert_eq!(refuse(&|m| m.index = LogIndex(u64::MAX)), impossible("index"));
+        assert_eq!(refuse(&|m| m.term = Term(u64::MAX)), impossible("term"));
+        assert_eq!(refuse(&|m| m.region.start_key = "z".into()), impossible("region.end_key"));
+        assert_eq!(refuse(&|m| m.region.id = 0), MetaError::Missing("region.id"));
+    }
 }

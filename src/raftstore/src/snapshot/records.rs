@@ -14,7 +14,7 @@ use proto::metapb;
 use raft::LogIndex;
 
 use super::spool::{ChunkSource, SpoolError};
-use crate::apply::{ApplyState, SnapshotMeta};
+use crate::apply::{ApplyState, SESSIONS_MAX, SnapshotMeta, is_session};
 use crate::keys::{self, Key};
 
 /// An engine key: a user's key and its tag, or a local key, which is shorter.
@@ -91,6 +91,7 @@ pub(super) struct RecordReader<C> {
     /// The section of the last record.
     section: usize,
     last_key: Option<Bytes>,
+    sessions: usize,
 }
 
 impl<C: ChunkSource> RecordReader<C> {
@@ -106,6 +107,7 @@ impl<C: ChunkSource> RecordReader<C> {
             sections: sections(&meta.region),
             section: 0,
             last_key: None,
+            sessions: 0,
         };
         let wrong = ContentError::WrongState { index: meta.index };
         let Some(record) = reader.record()? else { return Err(wrong) };
@@ -128,8 +130,23 @@ impl<C: ChunkSource> RecordReader<C> {
         if self.section == self.sections.len() {
             return Err(ContentError::Misplaced { cf: record.cf, key: record.key });
         }
+        if record.cf == Cf::Raft {
+            self.check_session(&record)?;
+        }
         self.last_key = Some(record.key.clone());
         Ok(Some(record))
+    }
+
+    /// A session that could not be read back would stop the store much later.
+    fn check_session(&mut self, record: &Record) -> Result<(), ContentError> {
+        self.sessions += 1;
+        if !is_session(&record.key, &record.value) {
+            return Err(ContentError::Malformed("a session that is none".to_owned()));
+        }
+        if self.sessions > SESSIONS_MAX {
+            return Err(ContentError::Malformed(format!("more than {SESSIONS_MAX} sessions")));
+        }
+        Ok(())
     }
 
     fn advance(&mut self) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use engine::mem::MemEngine;
 use engine::{Cf, Engine, KeyRange, WriteBatch};
+use prost::Message;
+use proto::flotillapb;
 use proto::flotillapb::snapshot_chunk::{Data, Footer, Part};
 use proto::ids::{PeerId, RegionId};
 use proto::raft_serverpb::RaftMessage;
@@ -14,8 +16,10 @@ use raft::{ConfState, LogIndex, Term};
 
 use super::*;
 use crate::apply::{ApplyState, SnapshotMeta, SnapshotReady};
-use crate::command::ClientId;
+use crate::command::{ClientId, WriteResult};
 use crate::keys::{self, Key, RawCf};
+
+mod hostile;
 
 const REGION: u64 = 2;
 const HASH: u64 = 0xfeed;
@@ -56,10 +60,19 @@ fn sender(keys_count: u32, value: &[u8]) -> MemEngine {
     put(RawCf::Default, b"a");
     put(RawCf::Default, b"y");
     for (region, client) in [(REGION, 1), (REGION, 2), (REGION + 1, 1)] {
-        batch.put(Cf::Raft, Key::Session(region.into(), ClientId(client)).encode(), "session");
+        batch.put(Cf::Raft, Key::Session(region.into(), ClientId(client)).encode(), session());
     }
     engine.write(&batch).expect("write");
     engine
+}
+
+fn session() -> Vec<u8> {
+    let record = flotillapb::SessionRecord {
+        sequence: 3,
+        reply: Some(WriteResult::Applied.into()),
+        last_used_index: 70,
+    };
+    record.encode_to_vec()
 }
 
 fn ready(engine: &MemEngine) -> SnapshotReady {
@@ -287,8 +300,14 @@ fn content_that_does_not_belong_is_refused() {
     assert!(refuse(&[first.clone(), raw(d, b"y")]).contains(misplaced), "after the region");
     assert!(refuse(&[first.clone(), raw(d, b"l"), raw(d, b"k")]).contains(misplaced), "order");
     assert!(refuse(&[first.clone(), raw(d, b"k"), raw(d, b"k")]).contains(misplaced), "twice");
-    let sessions = (Cf::Raft, Key::Session(REGION.into(), ClientId(1)).encode(), &b"s"[..]);
-    assert!(refuse(&[first.clone(), raw(d, b"k"), sessions]).contains(misplaced), "sessions late");
+    let record = session();
+    let of =
+        |client| (Cf::Raft, Key::Session(REGION.into(), ClientId(client)).encode(), &record[..]);
+    assert!(refuse(&[first.clone(), raw(d, b"k"), of(1)]).contains(misplaced), "sessions late");
+    let broken = (Cf::Raft, of(1).1, &b"s"[..]);
+    assert!(refuse(&[first.clone(), broken]).contains("session"), "an unreadable session");
+    let too_many: Vec<_> = [first.clone()].into_iter().chain((0..=4096).map(of)).collect();
+    assert!(refuse(&too_many).contains("more than 4096 sessions"));
     let ident = (Cf::Raft, Key::StoreIdent.encode(), &b"evil"[..]);
     assert!(refuse(&[first.clone(), ident]).contains(misplaced), "a record of the store");
     let other = (Cf::Raft, Key::Session(9.into(), ClientId(1)).encode(), &b"s"[..]);

@@ -249,7 +249,7 @@ impl Store {
     fn on_bootstrap(&mut self, region: metapb::Region, reply: Reply<()>) {
         let id = RegionId::from(region.id);
         if self.peers.contains_key(&id) {
-            return reply.send(Ok(()));
+            return self.answer_when_written(id, reply);
         }
         if self.tombstones.contains(&id) || id.is_none() || self.overlaps(&region) {
             return reply.fail(RegionError::RegionNotFound { region: id });
@@ -264,6 +264,19 @@ impl Store {
                 self.dirty.insert(id);
             }
             Err(_) => reply.fail(RegionError::RegionNotFound { region: id }),
+        }
+    }
+
+    /// Answers once every log write that has begun, and the records of new peers, are durable.
+    fn answer_when_written(&mut self, region: RegionId, reply: Reply<()>) {
+        let (messages, tasks) = (Vec::new(), Vec::new());
+        let held = Held { region, ready: None, messages, tasks, reply: Some(reply) };
+        if !self.created.is_empty() {
+            self.created_held.push(held);
+        } else if self.log_writes.in_flight() > 0 {
+            self.log_writes.hold_by_newest(vec![held]);
+        } else if let Some(reply) = held.reply {
+            reply.send(Ok(()));
         }
     }
 

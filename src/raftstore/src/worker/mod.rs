@@ -13,7 +13,7 @@
 //! # Invariants
 //! 1. Raft messages are dropped, and counted, when too many wait; nothing else is ever dropped (M23), and nobody but the
 //!    four threads ever waits for a queue.
-//! 2. The first failure, be it an error of the engine or a panic on any thread, stops the store for good ([`fatal`]): the
+//! 2. The first failure, be it an error of the engine or a panic on any thread, stops the store for good (`fatal`): the
 //!    loop refuses everything from then on, and whoever started the worker is told once and ends the process.
 //! 3. Ticks follow a monotonic clock; those that a pause swallowed are not made up for.
 //!

@@ -20,45 +20,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::Stream;
-use proto::tikvpb::batch_commands_response as response;
+use proto::limits::BATCH_COMMANDS_MAX;
 use proto::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
 use tonic::Status;
-use transport::{Mailbox, MailboxLimits};
 
 use super::Verbs;
 use super::dispatch::dispatch;
+use super::queue::{AnswerQueue, ResponseCmd};
 use super::sink::{Fallible, Overflow, Sink, Work};
 
 /// Requests of one stream that may be unanswered at a time.
 pub(crate) const IN_FLIGHT_MAX: usize = 16 * 1024;
-/// Responses are merged up to this size; one alone may be larger. Far below the 4 MiB that clients accept by default.
-const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// What a read weighs before it has run: so many share a response message.
-const PENDING_BYTES: usize = RESPONSE_BYTES_MAX / 16;
 /// Request messages read in one poll before what is answered is sent.
 const READS_PER_POLL: usize = 16;
 
-/// The command of one response.
-pub(crate) type ResponseCmd = response::response::Cmd;
-
-/// What waits to be sent on a stream.
-pub(crate) enum Item {
-    /// An answered request.
-    Answered { id: u64, cmd: ResponseCmd },
-    /// A read that runs when it is sent.
-    Pending(Box<dyn FnOnce() -> (u64, ResponseCmd) + Send>),
-}
-
 /// The sink of one request of a stream.
 pub(crate) struct Slot<R> {
-    queue: Arc<Mailbox<Item>>,
+    queue: Arc<AnswerQueue>,
     id: u64,
     wrap: fn(R) -> ResponseCmd,
 }
 
 impl<R> Slot<R> {
     /// The slot of request `id`, whose response becomes a command by `wrap`.
-    pub(crate) fn new(queue: &Arc<Mailbox<Item>>, id: u64, wrap: fn(R) -> ResponseCmd) -> Slot<R> {
+    pub(crate) fn new(queue: &Arc<AnswerQueue>, id: u64, wrap: fn(R) -> ResponseCmd) -> Slot<R> {
         Slot { queue: queue.clone(), id, wrap }
     }
 }
@@ -69,15 +54,17 @@ impl<R: Fallible> Sink<R> for Slot<R> {
 
     fn answer(self, response: R) {
         let bytes = response.encoded_len();
-        let item = Item::Answered { id: self.id, cmd: (self.wrap)(response) };
-        // Refused only after the stream has gone, and then nobody waits for it.
-        let _ = self.queue.push(item, bytes);
+        self.queue.push(self.id, (self.wrap)(response), bytes);
     }
 
     fn later(self, work: Work<R>) {
-        let (id, wrap) = (self.id, self.wrap);
-        let item = Item::Pending(Box::new(move || (id, wrap(work()))));
-        let _ = self.queue.push(item, PENDING_BYTES);
+        let wrap = self.wrap;
+        let read = move || {
+            let response = work();
+            let bytes = response.encoded_len();
+            (wrap(response), bytes)
+        };
+        self.queue.defer(self.id, Box::new(read));
     }
 }
 
@@ -85,7 +72,7 @@ impl<R: Fallible> Sink<R> for Slot<R> {
 pub(crate) struct BatchStream<I> {
     verbs: Verbs,
     requests: I,
-    queue: Arc<Mailbox<Item>>,
+    queue: Arc<AnswerQueue>,
     in_flight: usize,
     /// The client has sent its last request, or the call has failed with this status.
     ended: Option<Result<(), Status>>,
@@ -94,13 +81,7 @@ pub(crate) struct BatchStream<I> {
 impl<I> BatchStream<I> {
     /// Serves the requests of one call.
     pub(crate) fn new(verbs: Verbs, requests: I) -> BatchStream<I> {
-        // Bounded by `IN_FLIGHT_MAX`, not by refusing answers.
-        let limits = MailboxLimits {
-            items_max: usize::MAX,
-            bytes_max: usize::MAX,
-            batch_bytes_max: RESPONSE_BYTES_MAX,
-        };
-        let queue = Arc::new(Mailbox::new(limits));
+        let queue = Arc::default();
         BatchStream { verbs, requests, queue, in_flight: 0, ended: None }
     }
 
@@ -109,6 +90,12 @@ impl<I> BatchStream<I> {
             return Err(Status::invalid_argument(format!(
                 "request_ids has {} entries for {} requests",
                 batch.request_ids.len(),
+                batch.requests.len()
+            )));
+        }
+        if batch.requests.len() > BATCH_COMMANDS_MAX {
+            return Err(Status::invalid_argument(format!(
+                "requests is {} commands, the limit is {BATCH_COMMANDS_MAX} (BATCH_COMMANDS_MAX)",
                 batch.requests.len()
             )));
         }
@@ -164,17 +151,17 @@ where
             this.ended = Some(Ok(()));
             this.in_flight = 0;
             this.queue.close();
-            this.queue.clear();
             return Poll::Ready(Some(Err(status)));
         }
-        match this.queue.poll_take(cx) {
-            Poll::Ready(Some(items)) => {
-                assert!(items.len() <= this.in_flight, "more answers than requests");
-                this.in_flight -= items.len();
-                Poll::Ready(Some(Ok(merge(items))))
+        if this.ended.is_some() && this.in_flight == 0 {
+            return Poll::Ready(None);
+        }
+        match this.queue.poll_next(cx) {
+            Poll::Ready(message) => {
+                assert!(message.request_ids.len() <= this.in_flight, "more answers than requests");
+                this.in_flight -= message.request_ids.len();
+                Poll::Ready(Some(Ok(message)))
             }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if this.ended.is_some() && this.in_flight == 0 => Poll::Ready(None),
             Poll::Pending => {
                 if more {
                     cx.waker().wake_by_ref();
@@ -188,23 +175,5 @@ where
 impl<I> Drop for BatchStream<I> {
     fn drop(&mut self) {
         self.queue.close();
-        self.queue.clear();
     }
-}
-
-fn merge(items: Vec<Item>) -> BatchCommandsResponse {
-    let mut merged = BatchCommandsResponse {
-        responses: Vec::with_capacity(items.len()),
-        request_ids: Vec::with_capacity(items.len()),
-        ..BatchCommandsResponse::default()
-    };
-    for item in items {
-        let (id, cmd) = match item {
-            Item::Answered { id, cmd } => (id, cmd),
-            Item::Pending(work) => work(),
-        };
-        merged.request_ids.push(id);
-        merged.responses.push(response::Response { cmd: Some(cmd) });
-    }
-    merged
 }

@@ -6,11 +6,11 @@ use proto::kvrpcpb::{RawCoprocessorRequest, RawCoprocessorResponse};
 use proto::tikvpb::batch_commands_request::request::Cmd;
 use proto::tikvpb::{BatchCommandsEmptyRequest, BatchCommandsEmptyResponse};
 use tonic::Status;
-use transport::Mailbox;
 
-use super::batch::{Item, ResponseCmd, Slot};
+use super::batch::Slot;
 use super::lists::{BatchDelete, BatchGet, BatchPut, DeleteRange};
 use super::point::{Delete, Get, Put};
+use super::queue::{AnswerQueue, ResponseCmd};
 use super::scan::{BatchScan, Scan};
 use super::session::{Append, OpenSession, Write};
 use super::sink::Sink;
@@ -19,7 +19,7 @@ use super::{Verbs, unsupported};
 /// Starts the command `cmd`, which is to be answered under `id` through `queue`.
 pub(crate) fn dispatch(
     verbs: &Verbs,
-    queue: &Arc<Mailbox<Item>>,
+    queue: &Arc<AnswerQueue>,
     id: u64,
     cmd: Cmd,
 ) -> Result<(), Status> {
@@ -47,8 +47,8 @@ pub(crate) fn dispatch(
         Cmd::OpenSession(r) => verbs.write::<OpenSession>(r, Slot::new(queue, id, R::OpenSession)),
         Cmd::Empty(BatchCommandsEmptyRequest { test_id, delay_time: _ }) => {
             // Answered at once: what it measures is the stream.
-            let cmd = R::Empty(BatchCommandsEmptyResponse { test_id });
-            let _ = queue.push(Item::Answered { id, cmd }, size_of::<u64>());
+            let response = BatchCommandsEmptyResponse { test_id };
+            queue.push(id, R::Empty(response), size_of::<u64>());
         }
         Cmd::Get(_) => return unserved("Get"),
         Cmd::Scan(_) => return unserved("Scan"),

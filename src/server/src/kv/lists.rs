@@ -13,8 +13,8 @@ use raftstore::keys::RawCf;
 
 use super::keyspace::KeyForm;
 use super::point::{check_no_ttl, refused};
-use super::{Failure, ReadVerb, WriteVerb, address};
 use super::sink::Overflow;
+use super::{Failure, ReadVerb, WriteVerb, address};
 use crate::backend::View;
 use crate::limits::{
     REPLY_BYTES_MAX, Refusal, check_cf, check_get_count, check_value, check_write_bytes,

@@ -20,6 +20,7 @@ mod fallible;
 mod keyspace;
 mod lists;
 mod point;
+mod queue;
 mod scan;
 pub mod service;
 mod session;

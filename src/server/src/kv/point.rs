@@ -12,8 +12,8 @@ use raftstore::RequestHeader;
 use raftstore::command::{Mutation, Request, WriteResult};
 use raftstore::keys::RawCf;
 
-use super::{Failure, ReadVerb, WriteVerb, address};
 use super::sink::Overflow;
+use super::{Failure, ReadVerb, WriteVerb, address};
 use crate::backend::View;
 use crate::limits::{Refusal, check_cf, check_value};
 

@@ -47,7 +47,10 @@ impl Tikv for Service {
         unary(|sink| self.verbs.read::<Get>(request.into_inner(), sink)).await
     }
 
-    async fn raw_batch_get(&self, request: Request<RawBatchGetRequest>) -> Answered<RawBatchGetResponse> {
+    async fn raw_batch_get(
+        &self,
+        request: Request<RawBatchGetRequest>,
+    ) -> Answered<RawBatchGetResponse> {
         unary(|sink| self.verbs.read::<BatchGet>(request.into_inner(), sink)).await
     }
 
@@ -55,7 +58,10 @@ impl Tikv for Service {
         unary(|sink| self.verbs.write::<Put>(request.into_inner(), sink)).await
     }
 
-    async fn raw_batch_put(&self, request: Request<RawBatchPutRequest>) -> Answered<RawBatchPutResponse> {
+    async fn raw_batch_put(
+        &self,
+        request: Request<RawBatchPutRequest>,
+    ) -> Answered<RawBatchPutResponse> {
         unary(|sink| self.verbs.write::<BatchPut>(request.into_inner(), sink)).await
     }
 
@@ -63,7 +69,10 @@ impl Tikv for Service {
         unary(|sink| self.verbs.write::<Delete>(request.into_inner(), sink)).await
     }
 
-    async fn raw_batch_delete(&self, request: Request<RawBatchDeleteRequest>) -> Answered<RawBatchDeleteResponse> {
+    async fn raw_batch_delete(
+        &self,
+        request: Request<RawBatchDeleteRequest>,
+    ) -> Answered<RawBatchDeleteResponse> {
         unary(|sink| self.verbs.write::<BatchDelete>(request.into_inner(), sink)).await
     }
 
@@ -71,15 +80,24 @@ impl Tikv for Service {
         unary(|sink| self.verbs.read::<Scan>(request.into_inner(), sink)).await
     }
 
-    async fn raw_delete_range(&self, request: Request<RawDeleteRangeRequest>) -> Answered<RawDeleteRangeResponse> {
+    async fn raw_delete_range(
+        &self,
+        request: Request<RawDeleteRangeRequest>,
+    ) -> Answered<RawDeleteRangeResponse> {
         unary(|sink| self.verbs.write::<DeleteRange>(request.into_inner(), sink)).await
     }
 
-    async fn raw_batch_scan(&self, request: Request<RawBatchScanRequest>) -> Answered<RawBatchScanResponse> {
+    async fn raw_batch_scan(
+        &self,
+        request: Request<RawBatchScanRequest>,
+    ) -> Answered<RawBatchScanResponse> {
         unary(|sink| self.verbs.read::<BatchScan>(request.into_inner(), sink)).await
     }
 
-    async fn raw_get_key_ttl(&self, request: Request<RawGetKeyTtlRequest>) -> Answered<RawGetKeyTtlResponse> {
+    async fn raw_get_key_ttl(
+        &self,
+        request: Request<RawGetKeyTtlRequest>,
+    ) -> Answered<RawGetKeyTtlResponse> {
         unary(|sink| self.verbs.read::<GetKeyTtl>(request.into_inner(), sink)).await
     }
 
@@ -116,23 +134,38 @@ impl Tikv for Service {
         Err(unsupported("KvPrewrite"))
     }
 
-    async fn kv_pessimistic_lock(&self, _: Request<PessimisticLockRequest>) -> Answered<PessimisticLockResponse> {
+    async fn kv_pessimistic_lock(
+        &self,
+        _: Request<PessimisticLockRequest>,
+    ) -> Answered<PessimisticLockResponse> {
         Err(unsupported("KvPessimisticLock"))
     }
 
-    async fn kv_pessimistic_rollback(&self, _: Request<PessimisticRollbackRequest>) -> Answered<PessimisticRollbackResponse> {
+    async fn kv_pessimistic_rollback(
+        &self,
+        _: Request<PessimisticRollbackRequest>,
+    ) -> Answered<PessimisticRollbackResponse> {
         Err(unsupported("KVPessimisticRollback"))
     }
 
-    async fn kv_txn_heart_beat(&self, _: Request<TxnHeartBeatRequest>) -> Answered<TxnHeartBeatResponse> {
+    async fn kv_txn_heart_beat(
+        &self,
+        _: Request<TxnHeartBeatRequest>,
+    ) -> Answered<TxnHeartBeatResponse> {
         Err(unsupported("KvTxnHeartBeat"))
     }
 
-    async fn kv_check_txn_status(&self, _: Request<CheckTxnStatusRequest>) -> Answered<CheckTxnStatusResponse> {
+    async fn kv_check_txn_status(
+        &self,
+        _: Request<CheckTxnStatusRequest>,
+    ) -> Answered<CheckTxnStatusResponse> {
         Err(unsupported("KvCheckTxnStatus"))
     }
 
-    async fn kv_check_secondary_locks(&self, _: Request<CheckSecondaryLocksRequest>) -> Answered<CheckSecondaryLocksResponse> {
+    async fn kv_check_secondary_locks(
+        &self,
+        _: Request<CheckSecondaryLocksRequest>,
+    ) -> Answered<CheckSecondaryLocksResponse> {
         Err(unsupported("KvCheckSecondaryLocks"))
     }
 
@@ -144,7 +177,10 @@ impl Tikv for Service {
         Err(unsupported("KvBatchGet"))
     }
 
-    async fn kv_batch_rollback(&self, _: Request<BatchRollbackRequest>) -> Answered<BatchRollbackResponse> {
+    async fn kv_batch_rollback(
+        &self,
+        _: Request<BatchRollbackRequest>,
+    ) -> Answered<BatchRollbackResponse> {
         Err(unsupported("KvBatchRollback"))
     }
 
@@ -152,11 +188,17 @@ impl Tikv for Service {
         Err(unsupported("KvScanLock"))
     }
 
-    async fn kv_resolve_lock(&self, _: Request<ResolveLockRequest>) -> Answered<ResolveLockResponse> {
+    async fn kv_resolve_lock(
+        &self,
+        _: Request<ResolveLockRequest>,
+    ) -> Answered<ResolveLockResponse> {
         Err(unsupported("KvResolveLock"))
     }
 
-    async fn unsafe_destroy_range(&self, _: Request<UnsafeDestroyRangeRequest>) -> Answered<UnsafeDestroyRangeResponse> {
+    async fn unsafe_destroy_range(
+        &self,
+        _: Request<UnsafeDestroyRangeRequest>,
+    ) -> Answered<UnsafeDestroyRangeResponse> {
         Err(unsupported("UnsafeDestroyRange"))
     }
 }

@@ -69,9 +69,8 @@ fn rows(pairs: Vec<KvPair>) -> Vec<(String, String)> {
 }
 
 fn pairs(rows: &[(&str, &str)]) -> Vec<KvPair> {
-    let pair = |(key, value): &(&str, &str)| {
-        KvPair { error: None, key: bytes(key), value: bytes(value) }
-    };
+    let pair =
+        |(key, value): &(&str, &str)| KvPair { error: None, key: bytes(key), value: bytes(value) };
     rows.iter().map(pair).collect()
 }
 

@@ -10,10 +10,10 @@
 use std::time::Duration;
 
 use engine::{Cf, Engine};
+use prost::Message;
 use proto::flotillapb::StoreIdent;
 use proto::ids::StoreId;
 use proto::metapb;
-use prost::Message;
 use raftstore::keys::Key;
 use raftstore::worker::Router;
 use raftstore::{RegionError, Reply, StoreMsg};

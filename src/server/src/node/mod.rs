@@ -39,10 +39,13 @@ pub struct Hooks {
     /// Resolves when the process shall stop.
     pub shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Called once, when it serves.
-    pub on_ready: Box<dyn FnOnce(&Ready) + Send>,
+    pub on_ready: OnReady,
     /// Where it logs.
     pub log: slog::Logger,
 }
+
+/// Told when a process serves.
+pub type OnReady = Box<dyn FnOnce(&Ready) + Send>;
 
 /// A process that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,8 +168,7 @@ fn routes(verbs: Verbs, observer: &Observer, health: &Health) -> Result<Routes, 
     };
     let broken = |error| RunError::Refused(format!("reflection: {error}"));
     let service = Service::new(verbs);
-    let tikv =
-        TikvServer::new(service.clone()).max_decoding_message_size(GRPC_REQUEST_BYTES_MAX);
+    let tikv = TikvServer::new(service.clone()).max_decoding_message_size(GRPC_REQUEST_BYTES_MAX);
     let kv = KvServer::new(service).max_decoding_message_size(GRPC_REQUEST_BYTES_MAX);
     let health = HealthService::from_health_reporter(health.0.clone());
     let health = tonic_health::pb::health_server::HealthServer::new(health);

@@ -47,10 +47,8 @@ impl Reports {
             let again: Vec<_> = self.newest.lock().values().cloned().collect();
             self.queue.push_all(again.into_iter().map(|report| (report, 0)));
             let header = scheduler.header();
-            let reports = self.queue.batches().flat_map(stream::iter).map(move |report| {
-                let header = header.clone();
-                RegionHeartbeatRequest { header, ..report }
-            });
+            let reports = self.queue.batches().flat_map(stream::iter);
+            let reports = reports.map(move |report| RegionHeartbeatRequest { header, ..report });
             let ended = match PdClient::new(scheduler.channel()).region_heartbeat(reports).await {
                 Ok(response) => answers(response.into_inner(), router, log).await,
                 Err(status) => status.to_string(),
@@ -134,7 +132,7 @@ pub(crate) async fn heartbeats(
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        match scheduler.heartbeat(stats.clone()).await {
+        match scheduler.heartbeat(stats).await {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
                 slog::debug!(log, "store report not delivered"; "reason" => %error);

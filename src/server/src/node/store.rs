@@ -17,7 +17,7 @@ use transport::{Deliver, Identity, Receiver, SnapshotSpace, Transport};
 
 use super::listen::{Port, Serving};
 use super::reports::{Reports, heartbeats};
-use super::{Health, Hooks, Ready, RunError, block_on, join, routes};
+use super::{Health, Hooks, OnReady, Ready, RunError, block_on, join, routes};
 use crate::backend::raft::RaftBackend;
 use crate::config::Config;
 use crate::counters::Counters;
@@ -139,21 +139,11 @@ impl Node {
         let store = Store::open(settings, engine.clone(), &*files)?;
         let has_regions = !store.status().regions.is_empty();
         let wires = Wires::new(config, identity, &scheduler, &log);
-        let (worker, clock, failed) = {
-            let (fail, failed) = oneshot::channel();
-            let on_fatal = Box::new(move |reason: &str| {
-                // Refused only when the process is on its way out already.
-                let _ = fail.send(reason.to_owned());
-            });
-            let (transport, placement) =
-                (Arc::new(wires.transport.clone()), wires.reports.clone());
-            let edges = Edges { transport, placement, on_fatal, log: log.clone() };
-            let clock = Clock::start();
-            let parts =
-                Parts { store, engine: engine.clone(), files: files.clone(), clock, tick };
-            let worker = Worker::start(parts, edges, worker_options(config)).map_err(no_thread)?;
-            (worker, clock, failed)
-        };
+        let (on_fatal, failed) = fatal();
+        let edges = wires.edges(on_fatal, &log);
+        let clock = Clock::start();
+        let parts = Parts { store, engine: engine.clone(), files: files.clone(), clock, tick };
+        let worker = Worker::start(parts, edges, worker_options(config)).map_err(no_thread)?;
         wires.connect(worker.router());
         let address = port.address();
         let advertised = match config.advertise_addr.as_str() {
@@ -179,8 +169,7 @@ impl Node {
             slots: Slots::new(config.snapshot_receives_max),
         };
         let deliver = Arc::new(Delivery(worker.router()));
-        let receiver =
-            Receiver::new(identity, deliver, space, wires.counters.clone(), log.clone());
+        let receiver = Receiver::new(identity, deliver, space, wires.counters.clone(), log.clone());
         let routes = routes(Verbs::new(Arc::new(backend), kv), &observer, &health)?
             .add_service(receiver.into_service());
         let pages = observer.pages(routes.into_axum_router()).into();
@@ -207,7 +196,7 @@ impl Node {
     }
 
     /// Takes part in the cluster for ever; ends with the scheduler's refusal.
-    async fn participate(&self, config: &Config, on_ready: Box<dyn FnOnce(&Ready) + Send>) -> RunError {
+    async fn participate(&self, config: &Config, on_ready: OnReady) -> RunError {
         let router = self.worker.router();
         let mut on_ready = Some(on_ready);
         self.health.set(false).await;
@@ -234,7 +223,7 @@ impl Node {
         }
     }
 
-    async fn ready(&self, on_ready: &mut Option<Box<dyn FnOnce(&Ready) + Send>>) {
+    async fn ready(&self, on_ready: &mut Option<OnReady>) {
         let Some(on_ready) = on_ready.take() else { return };
         self.observer.set_ready(true);
         self.health.set(true).await;
@@ -281,6 +270,19 @@ impl Node {
     }
 }
 
+/// Told why the store's threads cannot go on.
+type OnFatal = Box<dyn FnOnce(&str) + Send>;
+
+/// What the store's threads call when they fail, and where that is heard.
+fn fatal() -> (OnFatal, oneshot::Receiver<String>) {
+    let (fail, failed) = oneshot::channel();
+    let on_fatal = move |reason: &str| {
+        // Refused only when the process is on its way out already.
+        let _ = fail.send(reason.to_owned());
+    };
+    (Box::new(on_fatal), failed)
+}
+
 fn worker_options(config: &Config) -> WorkerOptions {
     let delay = Duration::from_millis(config.log_sync_delay_ms);
     WorkerOptions {
@@ -325,6 +327,11 @@ impl Wires {
         Wires { transport, reports: Arc::new(Reports::new()), counters, router }
     }
 
+    fn edges(&self, on_fatal: OnFatal, log: &slog::Logger) -> Edges {
+        let transport = Arc::new(self.transport.clone());
+        Edges { transport, placement: self.reports.clone(), on_fatal, log: log.clone() }
+    }
+
     fn connect(&self, router: Router) {
         assert!(self.router.set(router).is_ok(), "connected once");
     }
@@ -335,9 +342,8 @@ struct Delivery(Router);
 
 impl Deliver for Delivery {
     fn deliver(&self, messages: Vec<RaftMessage>) -> bool {
-        let stopped = |message| {
-            matches!(self.0.send(StoreMsg::Raft(message)), Err(SendError::Stopped))
-        };
+        let stopped =
+            |message| matches!(self.0.send(StoreMsg::Raft(message)), Err(SendError::Stopped));
         !messages.into_iter().any(stopped)
     }
 

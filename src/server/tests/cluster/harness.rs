@@ -65,7 +65,8 @@ impl Cluster {
         let mut cluster =
             Cluster { scheduler, cluster_id, stores: BTreeMap::new(), _stop_scheduler: stop };
         let starting = (0..stores).map(|_| launch(Arc::new(MemEngine::new()), scheduler));
-        for (ready, store) in futures::future::join_all(starting).await.into_iter().map(|r| r.unwrap())
+        for (ready, store) in
+            futures::future::join_all(starting).await.into_iter().map(|r| r.unwrap())
         {
             cluster.stores.insert(ready.store_id, store);
         }
@@ -102,7 +103,11 @@ impl Cluster {
     }
 
     /// Starts a stopped store's data as a store of another cluster.
-    pub(crate) async fn restart_at(&mut self, store: u64, other: &Cluster) -> Result<Ready, RunError> {
+    pub(crate) async fn restart_at(
+        &mut self,
+        store: u64,
+        other: &Cluster,
+    ) -> Result<Ready, RunError> {
         let engine = self.stores[&store].engine.clone();
         launch(engine, other.scheduler).await.map(|(ready, _)| ready)
     }
@@ -171,10 +176,7 @@ fn log() -> slog::Logger {
 }
 
 /// Runs a store on a thread of its own until it serves or fails.
-async fn launch(
-    engine: Arc<MemEngine>,
-    scheduler: SocketAddr,
-) -> Result<(Ready, Store), RunError> {
+async fn launch(engine: Arc<MemEngine>, scheduler: SocketAddr) -> Result<(Ready, Store), RunError> {
     let config = Config {
         addr: "127.0.0.1:0".to_owned(),
         schedulers: vec![scheduler.to_string()],

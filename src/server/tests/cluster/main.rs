@@ -1,6 +1,9 @@
 //! Whole stores and a scheduler in one process, over real sockets and the in-memory engine: joining, serving, failing over,
 //! stopping, refusing.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "every store has a main thread, as in production")]
+
 mod harness;
 
 use std::time::Duration;

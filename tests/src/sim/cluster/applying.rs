@@ -2,7 +2,9 @@
 
 use super::Cluster;
 use crate::sim::event::StoreEvent;
-use crate::sim::invariants::Broken;
+use crate::sim::invariants::{Broken, durable};
+use crate::sim::process::Process;
+use raft::Entry;
 use raftstore::apply::{ApplyError, ApplyResult, ApplyTask, ApplyTurn, Effect};
 use raftstore::msg::StoreMsg;
 
@@ -18,8 +20,10 @@ impl Cluster {
         }
         for task in &tasks {
             if let ApplyTask::Committed { region, entries, .. } = task {
+                self.check_durable(store, region.get(), entries)?;
                 for entry in entries {
                     let (region, index, term) = (region.get(), entry.index.0, entry.term.0);
+                    self.invariants.commit_rule.committed(region, index);
                     self.invariants.state_machine.committed(store, region, entry)?;
                     self.invariants.exactly_once.committed(region, entry)?;
                     self.invariants.leader_complete.committed(region, index, term);
@@ -34,6 +38,15 @@ impl Cluster {
             self.to_life(store, delay, StoreEvent::Apply);
         }
         Ok(())
+    }
+
+    /// I5, for the last entry: with it, everything before it.
+    fn check_durable(&self, store: usize, region: u64, entries: &[Entry]) -> Result<(), Broken> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let at = (region, last.index.0, last.term.0);
+        let held = |process: &Process| durable::holds(&process.engine.fork(), at.0, at.1, at.2);
+        let on_disk: Vec<bool> = self.processes.iter().map(held).collect();
+        durable::check(store, at, &on_disk)
     }
 
     /// The applier takes everything that waits.
@@ -52,8 +65,12 @@ impl Cluster {
 
     fn applied(&mut self, store: usize, turn: ApplyTurn) -> Result<(), Broken> {
         let ApplyTurn { results, replies, snapshots } = turn;
+        let acknowledges = replies.iter().any(|(_, answer)| answer.is_ok());
         for result in &results {
             self.check_applied(store, result)?;
+            if acknowledges {
+                self.check_leases(store, result)?;
+            }
         }
         for (reply, answer) in replies {
             reply.send(answer);
@@ -63,6 +80,36 @@ impl Cluster {
         }
         if !results.is_empty() {
             self.tell(store, StoreMsg::Applied(results));
+        }
+        Ok(())
+    }
+
+    /// I8: while a leader acknowledges a write, nobody else may serve reads that miss it.
+    fn check_leases(&self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
+        let Some(place) = self.layout.place_of(result.region) else { return Ok(()) };
+        let leads = self.status(store, place).is_some_and(|node| node.role == raft::Role::Leader);
+        if !leads {
+            return Ok(());
+        }
+        let now = self.queue.now();
+        for (other, process) in self.processes.iter().enumerate() {
+            let Some(machine) = process.machine.as_ref().filter(|_| other != store) else {
+                continue;
+            };
+            if self.view(other, place).apply.applied_index >= result.applied_index {
+                continue;
+            }
+            let header = self.header(place);
+            if machine.reader.read(&header, || process.clock.read(now), |_| ()).is_ok() {
+                let what = format!(
+                    "store {} acknowledges up to {} of region {} while store {} has a lease",
+                    store + 1,
+                    result.applied_index,
+                    result.region,
+                    other + 1,
+                );
+                return Err(Broken::new("I8 one lease holder", what));
+            }
         }
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use super::Cluster;
 use super::store_loop::scan;
-use crate::sim::invariants::Broken;
 use crate::sim::invariants::log_matching::{self, Position};
 use crate::sim::invariants::state_machine::content_hash;
+use crate::sim::invariants::{Broken, structure};
 use crate::sim::network::NetworkCounts;
 use bytes::Bytes;
 use engine::{Cf, Engine, Iter};
@@ -13,6 +13,7 @@ use proto::ids::RegionId;
 use proto::{eraftpb, flotillapb};
 use raftstore::apply::ApplyState;
 use raftstore::keys::{self, Key};
+use raftstore::msg::RequestHeader;
 use std::collections::BTreeMap;
 
 /// How far a region is on one store, as its disk (current contents, synced or not) says.
@@ -31,14 +32,31 @@ pub struct StoreView {
 impl Cluster {
     /// The store that leads a region, by the word of the store with the highest term.
     pub fn leader(&self, region: usize) -> Option<usize> {
-        let id = RegionId::from(self.layout.regions[region].id);
-        let leads = self.processes.iter().enumerate().filter_map(|(store, process)| {
-            let machine = process.machine.as_ref()?;
-            let status = machine.store.status();
-            let status = status.regions.iter().find(|status| status.region.id == id.get())?;
-            (status.raft.role == raft::Role::Leader).then_some((status.raft.term, store))
+        let leads = (0..self.processes.len()).filter_map(|store| {
+            let node = self.status(store, region)?;
+            (node.role == raft::Role::Leader).then_some((node.term, store))
         });
         leads.max().map(|(_, store)| store)
+    }
+
+    /// The Raft node of a region on a store, if the process lives.
+    pub fn status(&self, store: usize, region: usize) -> Option<raft::Status> {
+        let id = self.layout.regions[region].id;
+        let status = self.processes[store].machine.as_ref()?.store.status();
+        status.regions.into_iter().find(|status| status.region.id == id).map(|status| status.raft)
+    }
+
+    /// A header for requests that name a region and nothing else.
+    pub(super) fn header(&self, region: usize) -> RequestHeader {
+        let region = &self.layout.regions[region];
+        RequestHeader::new(RegionId::from(region.id), region.region_epoch.unwrap_or_default())
+    }
+
+    /// The term of an entry in the log of a store, if it is there.
+    pub(super) fn term_at(&self, store: usize, region: u64, index: u64) -> Option<u64> {
+        let key = Key::LogEntry(RegionId::from(region), raft::LogIndex(index)).encode();
+        let stored = self.processes[store].engine.get(Cf::Raft, &key).ok().flatten()?;
+        eraftpb::Entry::decode(stored).ok().map(|entry| entry.term)
     }
 
     /// What the disk of a store says about a region.
@@ -147,6 +165,53 @@ impl Cluster {
                 region,
                 self.processes[store].engine.as_ref(),
             )?;
+        }
+        Ok(())
+    }
+
+    /// Looks into every node.
+    pub fn check_nodes(&self) -> Result<(), Broken> {
+        for (place, region) in self.layout.regions.iter().enumerate() {
+            for store in 0..self.processes.len() {
+                if let Some(node) = self.status(store, place) {
+                    structure::check(store, region.id, &node)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A leader that has heard no majority for four election timeouts must have stepped down (Raft thesis §6.2).
+    pub fn check_quorums(&self) -> Result<(), Broken> {
+        let (now, patience) = (self.now(), self.knobs.election_timeout().times(4));
+        let stores = self.processes.len();
+        for (place, region) in self.layout.regions.iter().enumerate() {
+            for store in 0..stores {
+                let process = &self.processes[store];
+                if process.paused || now.saturating_sub(process.awake_since) <= patience {
+                    continue;
+                }
+                let leads = self.status(store, place);
+                let Some(node) = leads.filter(|node| node.role == raft::Role::Leader) else {
+                    continue;
+                };
+                let heard = |other: &usize| {
+                    let last = self.heard.get(&(region.id, store, *other));
+                    last.is_some_and(|last| now.saturating_sub(*last) <= patience)
+                };
+                let reached = 1 + (0..stores).filter(heard).count();
+                if reached * 2 <= stores {
+                    let what = format!(
+                        "store {} still leads region {} in term {}, having heard {} others in \
+                         four election timeouts",
+                        store + 1,
+                        region.id,
+                        node.term,
+                        reached - 1
+                    );
+                    return Err(Broken::new("I14 a leader without a quorum steps down", what));
+                }
+            }
         }
         Ok(())
     }

@@ -75,6 +75,10 @@ pub(in crate::sim) struct Calls {
     read_mode: ReadMode,
     /// How long an attempt is waited for.
     attempt_timeout: Nanos,
+    /// Attempts that are sent to any store, per mille.
+    astray_per_mille: u64,
+    /// Whether plain puts are given up much earlier now and then.
+    hasty: bool,
 }
 
 impl Calls {
@@ -88,6 +92,8 @@ impl Calls {
             record,
             read_mode: knobs.read_mode,
             attempt_timeout: knobs.election_timeout().times(3).max(Nanos::millis(200)),
+            astray_per_mille: if record { knobs.astray_per_mille } else { 0 },
+            hasty: record && knobs.hasty,
         }
     }
 
@@ -158,6 +164,8 @@ impl Cluster {
         let Some(open) = calls.open.get_mut(&number) else { return };
         let region = self.layout.region_of(&open.scan_from);
         let known = calls.leaders.get(&(open.client, region)).copied();
+        // Some calls go astray: to whoever led before, or never did.
+        let known = known.filter(|_| !calls.rng.chance(calls.astray_per_mille));
         let store = known.unwrap_or_else(|| calls.rng.below(stores) as usize);
         open.attempts += 1;
         open.attempt = Some(attempt);
@@ -175,11 +183,16 @@ impl Cluster {
         if calls.rng.chance(500) {
             header.peer = Some(self.layout.peer(region, store));
         }
+        let is_plain_put = matches!(open.call, Call::Put { session: None, .. });
         calls.attempts.insert(attempt, number);
         let delay = self.client_delay();
         let event = StoreEvent::Ask(Ask { attempt, header, lease, what });
         self.queue.after(delay, Event::Store { store, life: None, event });
-        self.queue.after(self.calls.attempt_timeout, Event::GiveUp { attempt });
+        let timeout = match is_plain_put && self.calls.hasty && self.calls.rng.chance(700) {
+            true => Nanos(self.knobs.election_timeout().0 / 8),
+            false => self.calls.attempt_timeout,
+        };
+        self.queue.after(timeout, Event::GiveUp { attempt });
     }
 
     /// Clients are near: a short way, and now and then a long one.

@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use crate::sim::event::StoreEvent;
+use crate::sim::invariants::Broken;
 use crate::sim::process::Syncing;
 use crate::sim::time::Nanos;
 use engine::Engine;
@@ -9,11 +10,13 @@ use raftstore::msg::{LogWrite, StoreMsg};
 
 impl Cluster {
     /// The loop hands a write over.
-    pub(super) fn write_log(&mut self, store: usize, write: LogWrite) {
+    pub(super) fn write_log(&mut self, store: usize, write: LogWrite) -> Result<(), Broken> {
+        self.invariants.hard_states.write(store, &write.batch)?;
         if let Some(machine) = &mut self.processes[store].machine {
             machine.log_waiting.push(write);
         }
         self.begin_sync(store);
+        Ok(())
     }
 
     /// Takes everything that waits, if the writer is idle.
@@ -45,7 +48,7 @@ impl Cluster {
         }
         if self.processes[store].slow_disk {
             let election = self.knobs.election_timeout();
-            delay += self.disk_rng.span(Nanos(election.0 / 8), election);
+            delay += self.disk_rng.span(Nanos(election.0 / 8), election.times(3));
         }
         delay
     }

@@ -8,9 +8,8 @@ use crate::sim::knobs::DiskKnobs;
 use crate::sim::layout::store_id;
 use crate::sim::process::Machine;
 use crate::sim::time::Nanos;
-use proto::ids::RegionId;
 use raftstore::apply::Applier;
-use raftstore::msg::{RequestHeader, StoreMsg};
+use raftstore::msg::StoreMsg;
 use raftstore::{Config, Reply, Store};
 
 impl Cluster {
@@ -41,6 +40,12 @@ impl Cluster {
                 }
             }
             Fault::Transfer(region, store) => self.transfer(region, store),
+            Fault::CrashLeader(region, span) => {
+                if let Some(leader) = self.leader(region) {
+                    self.crash(leader, Keep::Prefix);
+                    self.queue.after(span, Event::Fault(Fault::Restart(leader)));
+                }
+            }
         }
         Ok(())
     }
@@ -58,6 +63,7 @@ impl Cluster {
             Keep::All => unsynced,
         };
         self.counts.crashes += u64::from(keep != Keep::All);
+        self.invariants.hard_states.crashed(store);
         self.counts.batches_lost += (unsynced - kept) as u64;
         for event in process.end(kept) {
             self.missed(event);
@@ -87,6 +93,7 @@ impl Cluster {
         self.counts.starts += 1;
         let process = &mut self.processes[store];
         process.life += 1;
+        process.awake_since = self.queue.now();
         let config = Config {
             store_id: store_id(store),
             // Another life draws other timeouts.
@@ -125,6 +132,7 @@ impl Cluster {
             return Ok(());
         }
         process.paused = false;
+        process.awake_since = self.queue.now();
         let stalled = std::mem::take(&mut process.stalled);
         for (life, event) in stalled {
             self.to_store(store, life, event)?;
@@ -134,11 +142,7 @@ impl Cluster {
 
     fn transfer(&mut self, region: usize, to: usize) {
         let Some(leader) = self.leader(region) else { return };
-        let described = &self.layout.regions[region];
-        let header = RequestHeader::new(
-            RegionId::from(described.id),
-            described.region_epoch.unwrap_or_default(),
-        );
+        let header = self.header(region);
         let to = self.layout.peer(region, to);
         if !self.processes[leader].paused {
             let reply = Reply::ignored();
@@ -173,5 +177,6 @@ fn fault_number(fault: &Fault) -> u64 {
         Fault::SlowDisk(store, slow) => 0x700 + 2 * *store as u64 + u64::from(*slow),
         Fault::FailSync(store) => 0x800 + *store as u64,
         Fault::Transfer(region, store) => 0x900 + 16 * *region as u64 + *store as u64,
+        Fault::CrashLeader(region, span) => 0xa00 + *region as u64 + span.0,
     }
 }

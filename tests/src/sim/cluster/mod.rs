@@ -43,7 +43,7 @@ use super::trace::Trace;
 use calls::Calls;
 use raftstore::Config;
 use raftstore::keys::RawCf;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub use audit::StoreView;
 pub use calls::{CallOptions, Notice};
@@ -105,6 +105,8 @@ pub struct Cluster {
     pub(super) notices: VecDeque<Notice>,
     pub(super) disk_rng: Rng,
     pub(super) process_rng: Rng,
+    /// When a store last heard another about a region: by region, hearer, speaker.
+    pub(super) heard: BTreeMap<(u64, usize, usize), Nanos>,
     /// The column family that clients use.
     pub cf: RawCf,
     /// The record of what clients did and saw.
@@ -146,6 +148,7 @@ impl Cluster {
             notices: VecDeque::new(),
             disk_rng: Rng::new(seed, Stream::Disk),
             process_rng,
+            heard: BTreeMap::new(),
             cf: RawCf::Default,
             recorder: Recorder::default(),
             trace: Trace::new(timeline_lines_max),

@@ -32,10 +32,21 @@ impl Cluster {
             parts.pop();
         }
         let election = self.knobs.election_timeout();
-        let extra = self.process_rng.span(Nanos::ZERO, Nanos(election.0 / 2));
+        let mut extra = self.process_rng.span(Nanos::ZERO, Nanos(election.0 / 2));
+        let mut awaited = true;
+        let faulty = self.nemesis.is_active();
+        if faulty && self.process_rng.chance(200) {
+            // A long stream, whose sender may lose patience first.
+            extra += self.process_rng.span(Nanos::ZERO, election.times(6));
+            if self.process_rng.chance(500) {
+                awaited = false;
+                let soon = Nanos(extra.0 / 4);
+                self.to_life(from, soon, StoreEvent::SnapshotSent(region, peer, false));
+            }
+        }
         match self.network.deliveries(self.queue.now(), from, place).first() {
             Some(at) => {
-                let event = StoreEvent::Snapshot(Box::new(message), parts);
+                let event = StoreEvent::Snapshot(Box::new(message), parts, awaited);
                 self.queue.at(*at + extra, Event::Store { store: place, life: None, event });
             }
             None => self.to_life(from, extra, StoreEvent::SnapshotSent(region, peer, false)),
@@ -49,9 +60,12 @@ impl Cluster {
         store: usize,
         message: RaftMessage,
         parts: Vec<Part>,
+        awaited: bool,
     ) {
         let received = receive(self.processes[store].files(), &message, parts);
-        self.snapshot_ended(&message, received.is_some());
+        if awaited {
+            self.snapshot_ended(&message, received.is_some());
+        }
         if let Some(file) = received {
             self.counts.snapshots += 1;
             self.tell(store, StoreMsg::SnapshotReceived { message, file });

@@ -36,7 +36,11 @@ impl Cluster {
         }
         self.note(store, &event);
         match event {
-            StoreEvent::Raft(message) => self.tell(store, StoreMsg::Raft(*message)),
+            StoreEvent::Raft(message) => {
+                let speaker = store_place(message.from_peer.as_ref().map_or(0, |p| p.store_id));
+                self.heard.insert((message.region_id, store, speaker), self.queue.now());
+                self.tell(store, StoreMsg::Raft(*message));
+            }
             StoreEvent::Tick => self.tick(store),
             StoreEvent::Turn => return self.turn(store),
             StoreEvent::Synced => self.synced(store),
@@ -52,7 +56,9 @@ impl Cluster {
                 };
                 self.reply_to(ask.attempt, answer);
             }
-            StoreEvent::Snapshot(message, chunks) => self.snapshot_arrives(store, *message, chunks),
+            StoreEvent::Snapshot(message, parts, awaited) => {
+                self.snapshot_arrives(store, *message, parts, awaited);
+            }
             StoreEvent::SnapshotSent(region, to, ok) => {
                 self.tell(store, StoreMsg::SnapshotSent { region, to, ok });
             }
@@ -69,7 +75,7 @@ impl Cluster {
     pub(super) fn missed(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Ask(ask) => self.reply_to(ask.attempt, Answer::Unreachable),
-            StoreEvent::Snapshot(message, _) => self.snapshot_ended(&message, false),
+            StoreEvent::Snapshot(message, _, true) => self.snapshot_ended(&message, false),
             _ => {}
         }
     }
@@ -118,7 +124,7 @@ impl Cluster {
             return Ok(());
         }
         if let Some(write) = log_write {
-            self.write_log(store, write);
+            self.write_log(store, write)?;
         }
         for message in messages {
             self.send(store, message)?;
@@ -163,6 +169,11 @@ impl Cluster {
         }
         let leaders = self.invariants.one_leader.count();
         self.invariants.sent(from, message)?;
+        let mut rule = std::mem::take(&mut self.invariants.commit_rule);
+        if let Some(sent) = Sent::of(from, message) {
+            rule.sent(sent, |index| self.term_at(from, message.region_id, index))?;
+        }
+        self.invariants.commit_rule = rule;
         self.counts.leaders += (self.invariants.one_leader.count() - leaders) as u64;
         Ok(())
     }

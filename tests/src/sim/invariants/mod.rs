@@ -5,8 +5,12 @@
 //! | [`one_leader`]        | I1: at most one leader per region and term                  | Raft thesis fig. 3.2, §3.4      |
 //! | [`log_matching`]      | I2: same index and term, same entry and same log before it  | fig. 3.2, §3.5                  |
 //! | [`leader_complete`]   | I3: committed entries are in the log of every later leader  | fig. 3.2, §3.6                  |
+//! | [`commit_rule`]       | I3: a leader counts replicas for entries of its own term    | §3.6.2                          |
 //! | [`state_machine`]     | I4: same index, same entry and same state on every peer     | fig. 3.2, §3.6.3                |
+//! | [`durable`]           | I5: committed means durable on a majority                   | §3.5, §3.8                      |
+//! | [`hard_state`]        | I6: term, vote and commit index never go back               | §3.8                            |
 //! | [`promises`]          | I6: term, vote and acknowledged entries survive restarts    | §3.4, §3.8                      |
+//! | [`structure`]         | a node's indexes are in order                               | §3.5                            |
 //! | [`exactly_once`]      | I10, I11: data is exactly what the applied entries say      | §5.1, §6.3                      |
 //!
 //! I5 (acknowledged writes survive) and I7 (linearizable reads) are judged from the clients' history by
@@ -15,12 +19,16 @@
 //! Everything here watches from outside: messages that leave a store, entries it hands to its applier, what it reports as
 //! applied, what is on its disk.
 
+pub mod commit_rule;
+pub mod durable;
 pub mod exactly_once;
+pub mod hard_state;
 pub mod leader_complete;
 pub mod log_matching;
 pub mod one_leader;
 pub mod promises;
 pub mod state_machine;
+pub mod structure;
 
 use proto::eraftpb;
 use proto::raft_serverpb::RaftMessage;
@@ -79,7 +87,11 @@ pub struct Invariants {
     pub leader_complete: leader_complete::LeaderComplete,
     /// I4.
     pub state_machine: state_machine::StateMachine,
-    /// I6.
+    /// I3, how commit indexes come about.
+    pub commit_rule: commit_rule::CommitRule,
+    /// I6, on disk.
+    pub hard_states: hard_state::HardStates,
+    /// I6, in words.
     pub promises: promises::Promises,
     /// I10, I11.
     pub exactly_once: exactly_once::ExactlyOnce,

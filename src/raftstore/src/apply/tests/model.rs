@@ -77,7 +77,7 @@ fn key() -> impl Strategy<Value = Bytes> {
 }
 
 fn value() -> impl Strategy<Value = Bytes> {
-    vec(b'0'..b'9', 0..4).prop_map(Bytes::from)
+    vec(b'0'..=b'9', 0..4).prop_map(Bytes::from)
 }
 
 fn mutation() -> impl Strategy<Value = Mutation> {

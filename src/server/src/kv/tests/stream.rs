@@ -8,7 +8,8 @@ use proto::tikvpb::batch_commands_request as request;
 use proto::tikvpb::{BatchCommandsEmptyRequest, BatchCommandsRequest, BatchCommandsResponse};
 use tonic::Status;
 
-use super::super::batch::{BatchStream, ResponseCmd};
+use super::super::batch::BatchStream;
+use super::super::queue::ResponseCmd;
 use super::*;
 use proto::tikvpb::batch_commands_request::request::Cmd;
 
@@ -159,10 +160,4 @@ async fn an_empty_command_is_answered_at_once() {
     let empty = BatchCommandsEmptyRequest { test_id: 9, delay_time: 60_000 };
     let (answers, _) = serve(&store, vec![batch(vec![(3, Cmd::Empty(empty))])]).await;
     assert!(matches!(&answers[..], [(3, ResponseCmd::Empty(e))] if e.test_id == 9), "{answers:?}");
-}
-
-#[test]
-fn sizes() {
-    println!("cmd {} kvpair {} error {} keyerror {} rawget {} rawput {} prewrite {} reqcmd {} region {}",
-        size_of::<ResponseCmd>(), size_of::<KvPair>(), size_of::<proto::errorpb::Error>(), size_of::<KeyError>(), size_of::<RawGetResponse>(), size_of::<RawPutResponse>(), size_of::<PrewriteResponse>(), size_of::<Cmd>(), size_of::<proto::raft_serverpb::RaftMessage>());
 }
