@@ -1,4 +1,5 @@
-//! The mutation score of these runs: with a defence switched off, some seed must fail.
+//! The mutation score of these runs: with a defence switched off, some seed must fail. The bugs that are not listed need
+//! schedules too special for chance; `testscripts/` has them.
 
 use std::panic::catch_unwind;
 
@@ -7,6 +8,21 @@ use raft::planted::{Bug, activate};
 use crate::run;
 
 const SEEDS_MAX: u64 = 400;
+
+const NOTICED: [Bug; 12] = [
+    Bug::CommitPriorTerm,
+    Bug::AppendWithoutPrevCheck,
+    Bug::AckBeforePersist,
+    Bug::HardStateNotSynced,
+    Bug::CommitRegress,
+    Bug::ReadIndexBeforeOwnTermCommit,
+    Bug::AsyncAppendAba,
+    Bug::NextBelowMatch,
+    Bug::ApplyBeforePersist,
+    Bug::LogCompareWrong,
+    Bug::VoteTwice,
+    Bug::HeartbeatCommitUnmatched,
+];
 
 fn seeds_needed(bug: Bug) -> Option<u64> {
     activate(Some(bug));
@@ -19,9 +35,8 @@ fn seeds_needed(bug: Bug) -> Option<u64> {
 fn planted_bugs_are_noticed() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let scores: Vec<_> = Bug::ALL.iter().map(|bug| (*bug, seeds_needed(*bug))).collect();
+    let scores: Vec<_> = NOTICED.iter().map(|bug| (*bug, seeds_needed(*bug))).collect();
     std::panic::set_hook(hook);
-    for (bug, seeds) in &scores {
-        println!("{bug:?}: {seeds:?}");
-    }
+    println!("{scores:?}");
+    assert!(scores.iter().all(|(_, seeds)| seeds.is_some()), "{scores:?}");
 }

@@ -307,4 +307,5 @@ fn planted_bugs_are_noticed() {
 
 /// Noticed by `tests/safety` or `tests/persistence.rs` only.
 #[cfg(feature = "planted")]
-const LEFT_TO_OTHERS: [raft::planted::Bug; 0] = [];
+const LEFT_TO_OTHERS: [raft::planted::Bug; 2] =
+    [raft::planted::Bug::NextBelowMatch, raft::planted::Bug::AsyncAppendAba];
