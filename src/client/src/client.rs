@@ -24,7 +24,7 @@ impl Client {
     /// Connects to the first of `endpoints` (host:port of schedulers) that answers, and learns of the others from it.
     pub async fn connect(endpoints: &[String], settings: Settings) -> Result<Client> {
         let scheduler = Arc::new(Scheduler::connect(endpoints).await?);
-        let driver = Arc::new(Driver::new(scheduler, settings.clone(), entropy()));
+        let driver = Arc::new(Driver::new(scheduler, settings, entropy()));
         Ok(Client { driver, settings })
     }
 
@@ -35,7 +35,7 @@ impl Client {
 
     /// The same connections with another write mode.
     pub fn with_write_mode(&self, write_mode: WriteMode) -> Client {
-        self.with_settings(Settings { write_mode, ..self.settings.clone() })
+        self.with_settings(Settings { write_mode, ..self.settings })
     }
 
     /// The value of a key.

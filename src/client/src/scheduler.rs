@@ -13,8 +13,8 @@ use proto::pdpb::{
     AllocIdRequest, GetAllStoresRequest, GetMembersRequest, GetMembersResponse, GetRegionRequest,
     GetStoreRequest, Member, RequestHeader, ResponseHeader, ScanRegionsRequest,
 };
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use crate::core::Anchor;
 use crate::error::{Error, Result};
@@ -119,31 +119,28 @@ impl Scheduler {
     }
 
     async fn region_at(&self, key: Bytes, previous: bool) -> std::result::Result<Located, String> {
-        let answer = self
-            .ask(async |mut client| {
-                let request = GetRegionRequest {
-                    header: self.header(),
-                    region_key: key.clone(),
-                    need_buckets: false,
-                };
-                let answer = match previous {
-                    false => client.get_region(request).await?,
-                    true => client.get_prev_region(request).await?,
-                };
-                Ok(answer.into_inner())
-            })
-            .await?;
+        let request =
+            GetRegionRequest { header: self.header(), region_key: key, need_buckets: false };
+        let question = |mut client: PdClient<Channel>| {
+            let request = request.clone();
+            async move {
+                match previous {
+                    false => client.get_region(request).await,
+                    true => client.get_prev_region(request).await,
+                }
+            }
+        };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         Ok(answer.region.map(|region| (region, answer.leader)))
     }
 
     /// An id nobody else has or will have.
     pub(crate) async fn alloc_id(&self) -> std::result::Result<u64, String> {
-        let answer = self
-            .ask(async |mut client| {
-                Ok(client.alloc_id(AllocIdRequest { header: self.header() }).await?.into_inner())
-            })
-            .await?;
+        let request = AllocIdRequest { header: self.header() };
+        let question =
+            |mut client: PdClient<Channel>| async move { client.alloc_id(request).await };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         match answer.id {
             0 => Err("the scheduler gave out id 0".to_owned()),
@@ -153,37 +150,32 @@ impl Scheduler {
 
     /// What is known about a store.
     pub(crate) async fn store(&self, id: StoreId) -> std::result::Result<Option<Store>, String> {
-        let answer = self
-            .ask(async |mut client| {
-                let request = GetStoreRequest { header: self.header(), store_id: id.get() };
-                Ok(client.get_store(request).await?.into_inner())
-            })
-            .await?;
+        let request = GetStoreRequest { header: self.header(), store_id: id.get() };
+        let question =
+            |mut client: PdClient<Channel>| async move { client.get_store(request).await };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         Ok(answer.store)
     }
 
     /// Every store that has not been removed.
     pub(crate) async fn stores(&self) -> std::result::Result<Vec<Store>, String> {
-        let answer = self
-            .ask(async |mut client| {
-                let request =
-                    GetAllStoresRequest { header: self.header(), exclude_tombstone_stores: true };
-                Ok(client.get_all_stores(request).await?.into_inner())
-            })
-            .await?;
+        let request = GetAllStoresRequest { header: self.header(), exclude_tombstone_stores: true };
+        let question =
+            |mut client: PdClient<Channel>| async move { client.get_all_stores(request).await };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         Ok(answer.stores)
     }
 
     /// Every region with its leader, in key order.
     pub(crate) async fn regions(&self) -> std::result::Result<Vec<(Region, Option<Peer>)>, String> {
-        let answer = self
-            .ask(async |mut client| {
-                let request = ScanRegionsRequest { header: self.header(), ..Default::default() };
-                Ok(client.scan_regions(request).await?.into_inner())
-            })
-            .await?;
+        let request = ScanRegionsRequest { header: self.header(), ..Default::default() };
+        let question = |mut client: PdClient<Channel>| {
+            let request = request.clone();
+            async move { client.scan_regions(request).await }
+        };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         let regions = answer.regions.into_iter();
         Ok(regions.filter_map(|r| r.region.map(|region| (region, r.leader))).collect())
@@ -193,27 +185,30 @@ impl Scheduler {
     pub(crate) async fn members(
         &self,
     ) -> std::result::Result<(Vec<Member>, Option<Member>), String> {
-        let answer = self
-            .ask(async |mut client| {
-                Ok(client
-                    .get_members(GetMembersRequest { header: self.header() })
-                    .await?
-                    .into_inner())
-            })
-            .await?;
+        let request = GetMembersRequest { header: self.header() };
+        let question =
+            |mut client: PdClient<Channel>| async move { client.get_members(request).await };
+        let answer = self.ask(question).await?;
         check(answer.header)?;
         Ok((answer.members, answer.leader))
     }
 
     /// Asks one endpoint after the other. The one that answers moves to the front.
-    async fn ask<R>(
+    async fn ask<R, F>(
         &self,
-        question: impl AsyncFn(PdClient<Channel>) -> std::result::Result<R, Status>,
-    ) -> std::result::Result<R, String> {
+        question: impl Fn(PdClient<Channel>) -> F,
+    ) -> std::result::Result<R, String>
+    where
+        F: Future<Output = std::result::Result<Response<R>, Status>>,
+    {
         let order = self.state.lock().order.clone();
         let mut failures = Vec::new();
         for (turn, endpoint) in order.iter().enumerate() {
-            match self.ask_one(endpoint, &question).await {
+            let answer = match self.channel(endpoint).await {
+                Ok(channel) => self.answer(endpoint, question(PdClient::new(channel))).await,
+                Err(reason) => Err(Failure::Away(reason)),
+            };
+            match answer {
                 Ok(answer) => {
                     if turn > 0 {
                         self.prefer(endpoint);
@@ -227,26 +222,27 @@ impl Scheduler {
         Err(format!("scheduler: {}", failures.join("; ")))
     }
 
-    async fn ask_one<R>(
+    async fn channel(&self, endpoint: &str) -> std::result::Result<Channel, String> {
+        let known = self.state.lock().channels.get(endpoint).cloned();
+        if let Some(channel) = known {
+            return Ok(channel);
+        }
+        let channel = connect(endpoint).await?;
+        self.state.lock().channels.insert(endpoint.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    async fn answer<R>(
         &self,
         endpoint: &str,
-        question: impl AsyncFn(PdClient<Channel>) -> std::result::Result<R, Status>,
+        question: impl Future<Output = std::result::Result<Response<R>, Status>>,
     ) -> std::result::Result<R, Failure> {
-        let known = self.state.lock().channels.get(endpoint).cloned();
-        let channel = match known {
-            Some(channel) => channel,
-            None => {
-                let channel = connect(endpoint).await.map_err(Failure::Away)?;
-                self.state.lock().channels.insert(endpoint.to_owned(), channel.clone());
-                channel
-            }
-        };
         let away = |reason| {
             self.state.lock().channels.remove(endpoint);
             Failure::Away(format!("{endpoint}: {reason}"))
         };
-        match tokio::time::timeout(ASK_TIMEOUT, question(PdClient::new(channel))).await {
-            Ok(Ok(answer)) => Ok(answer),
+        match tokio::time::timeout(ASK_TIMEOUT, question).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => match status.code() {
                 tonic::Code::InvalidArgument | tonic::Code::Unimplemented => {
                     Err(Failure::Answered(describe(&status)))

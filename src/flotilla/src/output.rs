@@ -64,6 +64,11 @@ impl Output {
         }
     }
 
+    /// The same in another format.
+    pub(crate) fn with_format(&self, format: Format) -> Output {
+        Output { format, ..self.clone() }
+    }
+
     /// Prints pairs to stdout.
     pub(crate) fn pairs(&self, columns: Columns) -> Pairs<BufWriter<io::Stdout>> {
         self.pairs_to(columns, BufWriter::new(io::stdout()))
@@ -120,7 +125,7 @@ fn stdout_failure(error: io::Error) -> Failure {
 
 fn new_table() -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table
 }

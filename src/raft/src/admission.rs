@@ -1,8 +1,10 @@
-//! The door: what a message must look like before any of it is believed. Everything behind may assume it.
+//! The door: what a message must look like before any of it is believed. Everything behind may
+//! assume it.
 //!
-//! Invariants behind the door: receiver and sender fit; the term fits the kind and is not absurd; no index can overflow;
-//! entries are consecutive, of rising terms, none newer than the message; a snapshot's membership is consistent, has voters and
-//! includes this node. Tests: `tests/hostile.rs`.
+//! Invariants behind the door: receiver and sender fit; the term fits the kind and is not absurd;
+//! no index can overflow; entries are consecutive, of rising terms, none newer than the message; a
+//! snapshot's membership is consistent, has voters and includes this node. Tests:
+//! `tests/hostile.rs`.
 
 use crate::conf_change::Membership;
 use crate::core::Raft;
@@ -12,7 +14,8 @@ use crate::{
 
 /// How far ahead of the own term a message of a node outside the membership may be.
 const TERM_JUMP_UNKNOWN_MAX: u64 = 1_000_000;
-/// How far ahead a member's may be. No honest group elects this often; 2^32 such messages would be needed to exhaust terms.
+/// How far ahead a member's may be. No honest group elects this often; 2^32 such messages would be
+/// needed to exhaust terms.
 const TERM_JUMP_MAX: u64 = 1 << 32;
 /// Log positions beyond this are absurd; below it, no sum in this crate overflows.
 const INDEX_MAX: LogIndex = LogIndex(1 << 62);

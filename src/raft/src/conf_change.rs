@@ -1,14 +1,17 @@
 //! Membership changes, as pure functions from one membership to the next.
 //!
-//! Vocabulary: a *simple* change adds, removes, promotes or demotes one voter, or any number of learners; any other set of
-//! changes goes through a *joint* membership, entered by one entry and left by another (Raft thesis §4.3). A voter that becomes a
-//! learner while joint stays a voter of the outgoing majority, so it is noted in `learners_next` until the joint state is left.
+//! Vocabulary: a *simple* change adds, removes, promotes or demotes one voter, or any number of
+//! learners; any other set of changes goes through a *joint* membership, entered by one entry and
+//! left by another (Raft thesis §4.3). A voter that becomes a learner while joint stays a voter of
+//! the outgoing majority, so it is noted in `learners_next` until the joint state is left.
 //!
 //! Invariants of a [`Membership`] (checked by [`Membership::check`]):
-//! 1. learners are no voters; 2. `learners_next` are voters of the outgoing majority and not of the incoming one;
+//! 1. learners are no voters; 2. `learners_next` are voters of the outgoing majority and not of the
+//!    incoming one;
 //! 3. outside a joint state `learners_next` is empty and `auto_leave` is off.
 //!
-//! A change takes effect when its entry is applied. Tests: `conf_change/tests.rs` and `testscripts/conf_change_*`.
+//! A change takes effect when its entry is applied. Tests: `conf_change/tests.rs` and
+//! `testscripts/conf_change_*`.
 
 use bytes::Bytes;
 
@@ -180,8 +183,8 @@ impl Membership {
         self.voters.contains(id) || self.learners.contains(id)
     }
 
-    /// The membership after `change`. One without voters cannot be changed: whoever holds it does not know the group yet,
-    /// and would take the first voter it hears of for the only one.
+    /// The membership after `change`. One without voters cannot be changed: whoever holds it does
+    /// not know the group yet, and would take the first voter it hears of for the only one.
     pub fn changed(&self, change: &ConfChangeV2) -> Result<Membership, ConfChangeError> {
         if self.voters.incoming.is_empty() {
             return Err(ConfChangeError::NoVoters);

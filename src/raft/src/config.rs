@@ -9,7 +9,8 @@ pub enum ReadOnlyOption {
     /// A round of heartbeats to a majority (Raft thesis §6.4). Depends on no clock.
     #[default]
     Safe,
-    /// The election timeout of the followers (§6.4.1). Needs `check_quorum`, and ticks of bounded drift.
+    /// The election timeout of the followers (§6.4.1). Needs `check_quorum`, and ticks of bounded
+    /// drift.
     LeaseBased,
 }
 
@@ -20,14 +21,16 @@ pub struct Config {
     pub id: NodeId,
     /// Last index the state machine has applied; entries after it are handed out again.
     pub applied: LogIndex,
-    /// Ticks without a leader after which a node may campaign; the real one is drawn from `[T, 2T)`. Default 10.
+    /// Ticks without a leader after which a node may campaign; the real one is drawn from `[T,
+    /// 2T)`. Default 10.
     pub election_timeout_ticks: u32,
     /// Ticks between heartbeats. Less than the election timeout. Default 2.
     pub heartbeat_interval_ticks: u32,
-    /// Ask before campaigning (§9.6), so that a node cut off does not disturb when it returns. Default true.
+    /// Ask before campaigning (§9.6), so that a node cut off does not disturb when it returns.
+    /// Default true.
     pub pre_vote: bool,
-    /// A leader that hears no majority for an election timeout steps down, and followers that hear a leader refuse votes
-    /// (§4.2.3). Default true.
+    /// A leader that hears no majority for an election timeout steps down, and followers that hear
+    /// a leader refuse votes (§4.2.3). Default true.
     pub check_quorum: bool,
     /// How reads are confirmed. Default `Safe`.
     pub read_only: ReadOnlyOption,
@@ -39,17 +42,20 @@ pub struct Config {
     pub inflight_bytes_max: u64,
     /// Payload bytes a leader keeps uncommitted before it refuses proposals. Default 32 MiB.
     pub uncommitted_bytes_max: u64,
-    /// Bytes of committed entries handed out in one Ready; at least one entry whatever its size. Default 16 MiB.
+    /// Bytes of committed entries handed out in one Ready; at least one entry whatever its size.
+    /// Default 16 MiB.
     pub ready_committed_bytes_max: u64,
-    /// Election priority: a voter prefers no candidate of lower priority with an equal log. Default 0.
+    /// Election priority: a voter prefers no candidate of lower priority with an equal log. Default
+    /// 0.
     pub priority: i64,
-    /// Seed of the election timeouts and of the read contexts. Must differ between the nodes of a group, and should
-    /// differ between two starts of one node.
+    /// Seed of the election timeouts and of the read contexts. Must differ between the nodes of a
+    /// group, and should differ between two starts of one node.
     pub seed: u64,
-    /// With `check_quorum`: a node that was active before it restarted grants no vote for one election timeout, since
-    /// it may have promised a leader to defend it. Default true.
+    /// With `check_quorum`: a node that was active before it restarted grants no vote for one
+    /// election timeout, since it may have promised a leader to defend it. Default true.
     pub vote_cooldown_after_restart: bool,
-    /// The index a group's replicas are created with. A node that still is in that state was never active. Default 5.
+    /// The index a group's replicas are created with. A node that still is in that state was never
+    /// active. Default 5.
     pub bootstrap_index: LogIndex,
 }
 

@@ -1,4 +1,5 @@
-//! The state of one node and the transitions between roles. What a role does lives in a file of its own.
+//! The state of one node and the transitions between roles. What a role does lives in a file of its
+//! own.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -33,7 +34,8 @@ pub(crate) struct Raft<S> {
     pub(crate) election_elapsed_ticks: u32,
     pub(crate) election_timeout_ticks: u32,
     pub(crate) heartbeat_elapsed_ticks: u32,
-    /// For how long this node still defends the leader it last heard, or may have heard before it restarted.
+    /// For how long this node still defends the leader it last heard, or may have heard before it
+    /// restarted.
     pub(crate) defends_ticks: u32,
 
     /// Leader: index of the first entry of its own term.
@@ -46,7 +48,8 @@ pub(crate) struct Raft<S> {
     pub(crate) lease_void: bool,
     /// Leader: payload bytes proposed in this term and not handed out for applying.
     pub(crate) uncommitted_bytes: u64,
-    /// Leader: followers may need entries or the commit index; looked at when the next Ready is made.
+    /// Leader: followers may need entries or the commit index; looked at when the next Ready is
+    /// made.
     pub(crate) replicate_due: bool,
     pub(crate) reads: LeaderReads,
     pub(crate) forwarded: ForwardedReads,
@@ -132,7 +135,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Whether this node may campaign: a voter that is not waiting for a snapshot to reach its disk.
+    /// Whether this node may campaign: a voter that is not waiting for a snapshot to reach its
+    /// disk.
     pub(crate) fn is_promotable(&self) -> bool {
         self.tracker.is_voter(self.id) && self.log.tail.snapshot.is_none()
     }
@@ -151,8 +155,9 @@ impl<S: Storage> Raft<S> {
         self.send_in_term(to, self.term, body);
     }
 
-    /// Queues a message. What a durable leader says to replicate and to lead may leave at once (thesis §10.2.1), and so may
-    /// what promises nothing; all else waits for the Ready it is part of to be durable.
+    /// Queues a message. What a durable leader says to replicate and to lead may leave at once
+    /// (thesis §10.2.1), and so may what promises nothing; all else waits for the Ready it is part
+    /// of to be durable.
     pub(crate) fn send_in_term(&mut self, to: NodeId, term: Term, body: MessageBody) {
         let at_once = match &body {
             MessageBody::Propose(_)
@@ -176,11 +181,13 @@ impl<S: Storage> Raft<S> {
 
     pub(crate) fn draw_election_timeout(&mut self) {
         let base = self.config.election_timeout_ticks;
-        // The bias of a modulo by a small number is far below what an election timeout could notice.
+        // The bias of a modulo by a small number is far below what an election timeout could
+        // notice.
         self.election_timeout_ticks = base + (self.rng.next_u64() % u64::from(base)) as u32;
     }
 
-    /// Notes a sign of life of this term's leader, which from now on is defended for an election timeout.
+    /// Notes a sign of life of this term's leader, which from now on is defended for an election
+    /// timeout.
     pub(crate) fn heard_leader(&mut self) {
         self.election_elapsed_ticks = 0;
         self.defends_ticks = self.config.election_timeout_ticks;
@@ -230,7 +237,8 @@ impl<S: Storage> Raft<S> {
         self.vote = Some(self.id);
     }
 
-    /// Starts to lead, with an empty entry of its own term: only that commits what earlier terms left (thesis §3.6.2).
+    /// Starts to lead, with an empty entry of its own term: only that commits what earlier terms
+    /// left (thesis §3.6.2).
     pub(crate) fn become_leader(&mut self) {
         assert_eq!(self.role, Role::Candidate);
         self.reset(self.term);

@@ -1,8 +1,9 @@
 //! Elections: when to campaign, how to vote, who wins (thesis §3.4, §3.6.1, §4.2.3, §9.6).
 //!
-//! Invariants: a vote is given once per term and only to a log that is at least as new; it counts, for anybody, only once it
-//! is durable; a node with a committed but unapplied membership change does not campaign, since it does not know who decides.
-//! Tests: `testscripts/election_*`, `pre_vote_*`, `check_quorum_*`.
+//! Invariants: a vote is given once per term and only to a log that is at least as new; it counts,
+//! for anybody, only once it is durable; a node with a committed but unapplied membership change
+//! does not campaign, since it does not know who decides. Tests: `testscripts/election_*`,
+//! `pre_vote_*`, `check_quorum_*`.
 
 use crate::core::Raft;
 use crate::planted::{Bug, planted};
@@ -44,7 +45,8 @@ impl<S: Storage> Raft<S> {
         true
     }
 
-    /// Whether an entry of `[from, to]` changes the membership. What cannot be read is taken for one.
+    /// Whether an entry of `[from, to]` changes the membership. What cannot be read is taken for
+    /// one.
     pub(crate) fn holds_conf_change(&self, from: LogIndex, to: LogIndex) -> bool {
         let mut from = from.max(self.log.first_index());
         while from <= to {
@@ -98,7 +100,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Commit index and the term there, for others to catch up with; zeros if the term is not known any more.
+    /// Commit index and the term there, for others to catch up with; zeros if the term is not known
+    /// any more.
     fn commit_position(&self) -> (LogIndex, Term) {
         match self.log.term(self.log.committed) {
             Ok(term) => (self.log.committed, term),

@@ -7,12 +7,14 @@ use crate::{LogIndex, NodeId, Term};
 /// What an entry means to the node that applies it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A command of the state machine. Empty data is the leader's own first entry of a term: apply nothing.
+    /// A command of the state machine. Empty data is the leader's own first entry of a term: apply
+    /// nothing.
     #[default]
     Normal,
     /// One membership change, encoded as `eraftpb.ConfChange`.
     ConfChange,
-    /// A membership change, encoded as `eraftpb.ConfChangeV2`. Empty data leaves the joint membership.
+    /// A membership change, encoded as `eraftpb.ConfChangeV2`. Empty data leaves the joint
+    /// membership.
     ConfChangeV2,
 }
 
@@ -38,7 +40,8 @@ pub struct Entry {
     pub context: Bytes,
 }
 
-/// Bytes charged per entry beside its payload, so that a limit in bytes also limits the number of entries.
+/// Bytes charged per entry beside its payload, so that a limit in bytes also limits the number of
+/// entries.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 24;
 
 impl Entry {

@@ -1,4 +1,5 @@
-//! What a follower does with messages of its term: it takes over the leader's log (thesis §3.5, §5).
+//! What a follower does with messages of its term: it takes over the leader's log (thesis §3.5,
+//! §5).
 
 use crate::conf_change::Membership;
 use crate::core::Raft;
@@ -67,7 +68,8 @@ impl<S: Storage> Raft<S> {
     fn take_heartbeat_commit(&mut self, from: NodeId, commit: LogIndex) -> Result<(), Error> {
         let last_index = self.log.last_index();
         if commit > last_index && !planted(Bug::HeartbeatCommitUnmatched) {
-            // A leader tells no more than this node has acknowledged: here, or there, entries were lost.
+            // A leader tells no more than this node has acknowledged: here, or there, entries were
+            // lost.
             return Err(Self::refused(from, Refusal::CommitBeyondLog { commit, last_index }));
         }
         self.log.commit_to(commit.min(last_index));

@@ -1,6 +1,8 @@
-//! The window of appends sent to one follower and not answered yet, limited in messages and in bytes.
+//! The window of appends sent to one follower and not answered yet, limited in messages and in
+//! bytes.
 //!
-//! Invariants: last indexes rise strictly from oldest to newest; `bytes` is the sum over the window, so nothing leaks.
+//! Invariants: last indexes rise strictly from oldest to newest; `bytes` is the sum over the
+//! window, so nothing leaks.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
 //! What a leader does with proposals and with the answers of its followers (thesis §3.5, §3.6.2).
 //!
-//! Invariants: the commit index rises only to what a majority has on disk and only once that includes an entry of this term;
-//! proposals are refused, never dropped silently. Tests: `testscripts/replication_*`, `flow_*`.
+//! Invariants: the commit index rises only to what a majority has on disk and only once that
+//! includes an entry of this term; proposals are refused, never dropped silently. Tests:
+//! `testscripts/replication_*`, `flow_*`.
 
 use bytes::Bytes;
 
@@ -37,7 +38,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Whether an entry of this leader's term is committed, so that its commit index is the group's.
+    /// Whether an entry of this leader's term is committed, so that its commit index is the
+    /// group's.
     pub(crate) fn is_term_committed(&self) -> bool {
         self.log.committed >= self.term_start
     }
@@ -172,7 +174,8 @@ impl<S: Storage> Raft<S> {
         progress.probe_sent = false;
         let behind = progress.matched < last_index || progress.requested_snapshot != LogIndex(0);
         if behind {
-            // An append may have been lost; even an empty one finds out, and does not need the window.
+            // An append may have been lost; even an empty one finds out, and does not need the
+            // window.
             self.send_append(from, true);
         }
         self.take_read_ack(from, context);
@@ -194,7 +197,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// This leader's own log is durable up to its `persisted` index: that counts like a follower's answer.
+    /// This leader's own log is durable up to its `persisted` index: that counts like a follower's
+    /// answer.
     pub(crate) fn acknowledge_own(&mut self) {
         let persisted = self.log.persisted;
         if let Some(own) = self.tracker.get_mut(self.id)

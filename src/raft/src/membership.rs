@@ -1,8 +1,9 @@
 //! Changing the membership (thesis §4): propose a change, apply it, leave a joint state.
 //!
-//! Invariants: a change takes effect when its entry is applied; a leader proposes one only when it has committed an entry of its
-//! own term and applied every earlier change; a refused change is an error to its proposer; the joint state is left by one
-//! entry, proposed by a leader that has applied the entry that entered it. Tests: `testscripts/conf_change_*`.
+//! Invariants: a change takes effect when its entry is applied; a leader proposes one only when it
+//! has committed an entry of its own term and applied every earlier change; a refused change is an
+//! error to its proposer; the joint state is left by one entry, proposed by a leader that has
+//! applied the entry that entered it. Tests: `testscripts/conf_change_*`.
 
 use bytes::Bytes;
 

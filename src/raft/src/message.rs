@@ -1,6 +1,7 @@
 //! What nodes of a group say to each other: one variant per `eraftpb.MessageType` that travels.
 //!
-//! [`crate::wire`] is the one mapping to and from the protobuf message, in which the meaning of a field depends on the type.
+//! [`crate::wire`] is the one mapping to and from the protobuf message, in which the meaning of a
+//! field depends on the type.
 
 use bytes::Bytes;
 
@@ -13,7 +14,8 @@ pub struct Message {
     pub to: NodeId,
     /// Sender; for [`MessageBody::TransferLeader`] the transferee.
     pub from: NodeId,
-    /// The sender's term (for pre-votes the term asked for). 0 for `Propose` and `ReadIndex`, which belong to no term.
+    /// The sender's term (for pre-votes the term asked for). 0 for `Propose` and `ReadIndex`, which
+    /// belong to no term.
     pub term: Term,
     /// What it says.
     pub body: MessageBody,

@@ -1,6 +1,7 @@
 //! What becomes possible when a write is durable, and the way of committed entries to the driver.
 //!
-//! Several writes may be under way; their completions come in order (thesis §10.2.1). Tests: `testscripts/async_*`.
+//! Several writes may be under way; their completions come in order (thesis §10.2.1). Tests:
+//! `testscripts/async_append`, `tests/persistence.rs`.
 
 use crate::core::Raft;
 use crate::{Entry, Role, Storage, StorageError};

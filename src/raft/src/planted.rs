@@ -1,7 +1,8 @@
-//! Planted bugs: each reverses one line of a defence, so that the simulator can prove it would notice.
+//! Planted bugs: each reverses one line of a defence, so that the simulator can prove it would
+//! notice.
 //!
-//! Without the feature `planted` the question is answered `false` at compile time. With it, one bug at a time can be
-//! selected per thread.
+//! Without the feature `planted` the question is answered `false` at compile time. With it, one bug
+//! at a time can be selected per thread.
 
 /// A defence that can be switched off. The hazard it guards against is named beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

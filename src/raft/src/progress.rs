@@ -1,8 +1,9 @@
 //! What a leader knows about one member, and what it may send it next.
 //!
-//! States: *probe* sends one append at a time until the logs are known to match; *replicate* keeps a window of appends in
-//! flight and moves `next` forward when it sends; *snapshot* waits for a snapshot to arrive.
-//! Invariant: `matched < next`. Tests: `testscripts/flow_*`, `testscripts/snapshot_*`, `testscripts/replication_*`.
+//! States: *probe* sends one append at a time until the logs are known to match; *replicate* keeps
+//! a window of appends in flight and moves `next` forward when it sends; *snapshot* waits for a
+//! snapshot to arrive. Invariant: `matched < next`. Tests: `testscripts/flow_*`,
+//! `testscripts/snapshot_*`, `testscripts/replication_*`.
 
 use crate::inflights::Inflights;
 use crate::planted::{Bug, planted};
@@ -81,7 +82,8 @@ impl Progress {
         news
     }
 
-    /// The member rejected an append after `rejected`, its log may match up to `hint`. False if the answer is stale.
+    /// The member rejected an append after `rejected`, its log may match up to `hint`. False if the
+    /// answer is stale.
     pub(crate) fn reject(&mut self, rejected: LogIndex, hint: LogIndex) -> bool {
         match self.state {
             ProgressState::Replicate => {

@@ -1,8 +1,9 @@
 //! The one type a driver holds: calls and messages in, [`Ready`] out.
 //!
-//! Order of calls: any number of inputs (`tick`, `step`, `propose`, …), then `ready` if `has_ready`; the driver carries the Ready
-//! out as described there and reports back with `advance_append_async`, `on_persist` and `advance_apply_to`, or, if it
-//! does everything at once, with `advance`. Several Readies may be under way.
+//! Order of calls: any number of inputs (`tick`, `step`, `propose`, …), then `ready` if
+//! `has_ready`; the driver carries the Ready out as described there and reports back with
+//! `advance_append_async`, `on_persist` and `advance_apply_to`, or, if it does everything at once,
+//! with `advance`. Several Readies may be under way.
 
 use bytes::Bytes;
 
@@ -41,8 +42,9 @@ impl<S: Storage> RawNode<S> {
         self.has_ready()
     }
 
-    /// Campaigns now, if this node may: it is a voter, has applied every committed membership change and, with
-    /// `check_quorum`, has not promised to defend a leader. False if it may not, or leads already.
+    /// Campaigns now, if this node may: it is a voter, has applied every committed membership
+    /// change and, with `check_quorum`, has not promised to defend a leader. False if it may not,
+    /// or leads already.
     pub fn campaign(&mut self) -> bool {
         self.raft.campaign(Campaign::Timeout)
     }
@@ -57,7 +59,8 @@ impl<S: Storage> RawNode<S> {
         self.raft.propose(context, data)
     }
 
-    /// Proposes a membership change. Returns the index it will have if it is committed in this term.
+    /// Proposes a membership change. Returns the index it will have if it is committed in this
+    /// term.
     pub fn propose_conf_change(
         &mut self,
         context: Bytes,
@@ -66,14 +69,15 @@ impl<S: Storage> RawNode<S> {
         self.raft.propose_conf_change(context, change)
     }
 
-    /// Takes a committed membership change into effect; to be called when its entry is applied, before `advance_apply_to`.
-    /// A driver that decides, as all its peers do, that the change shall have no effect does not call this.
+    /// Takes a committed membership change into effect; to be called when its entry is applied,
+    /// before `advance_apply_to`. A driver that decides, as all its peers do, that the change shall
+    /// have no effect does not call this.
     pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, Error> {
         self.raft.apply_conf_change(change)
     }
 
-    /// Asks for a point at which a read is linearizable. The answer is a read state with this context, or the context
-    /// among the dropped reads. Contexts should be unique.
+    /// Asks for a point at which a read is linearizable. The answer is a read state with this
+    /// context, or the context among the dropped reads. Contexts should be unique.
     pub fn read_index(&mut self, context: Bytes) {
         self.raft.read_index(context);
     }
@@ -88,7 +92,8 @@ impl<S: Storage> RawNode<S> {
         self.raft.report_unreachable(id);
     }
 
-    /// The snapshot sent to `id` was delivered, or was not. Until this is called, or `id` answers, it is sent nothing.
+    /// The snapshot sent to `id` was delivered, or was not. Until this is called, or `id` answers,
+    /// it is sent nothing.
     pub fn report_snapshot(&mut self, id: NodeId, ok: bool) {
         self.raft.report_snapshot(id, ok);
     }
@@ -121,7 +126,8 @@ impl<S: Storage> RawNode<S> {
             || !raft.dropped_reads.is_empty()
     }
 
-    /// Takes everything there is to do. Panics if the storage cannot read its own log: the node must not go on.
+    /// Takes everything there is to do. Panics if the storage cannot read its own log: the node
+    /// must not go on.
     pub fn ready(&mut self) -> Ready {
         self.number += 1;
         let raft = &mut self.raft;
@@ -271,7 +277,8 @@ impl<S: Storage> RawNode<S> {
         self.raft.log.last_index()
     }
 
-    /// Whether an entry of its own term is committed on this leader: only then is its commit index the group's.
+    /// Whether an entry of its own term is committed on this leader: only then is its commit index
+    /// the group's.
     pub fn is_term_committed(&self) -> bool {
         self.raft.role == Role::Leader && self.raft.is_term_committed()
     }

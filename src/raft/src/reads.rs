@@ -1,13 +1,14 @@
 //! Linearizable reads without log entries (thesis §6.4).
 //!
-//! Vocabulary: a *round* is one broadcast of heartbeats that carry the same context, the term and a sequence number; it serves every
-//! read that came before it. A majority's answers to a round, or to any later one, prove that this node led when the round began.
+//! Vocabulary: a *round* is one broadcast of heartbeats that carry the same context, the term and a
+//! sequence number; it serves every read that came before it. A majority's answers to a round, or
+//! to any later one, prove that this node led when the round began.
 //!
-//! Invariants: 1. a context is used for one round of one term only, so neither a duplicated nor a late answer can confirm a
-//! read that came after its round; 2. no read is answered before an entry of the leader's own term is committed; 3. every read
-//! ends: in a read state, or in `Ready::dropped_reads`; 4. an answer from the leader counts only for a question of this run of
-//! this node that is still open.
-//! Tests: `testscripts/read_*`.
+//! Invariants: 1. a context is used for one round of one term only, so neither a duplicated nor a
+//! late answer can confirm a read that came after its round; 2. no read is answered before an entry
+//! of the leader's own term is committed; 3. every read ends: in a read state, or in
+//! `Ready::dropped_reads`; 4. an answer from the leader counts only for a question of this run of
+//! this node that is still open. Tests: `testscripts/read_*`.
 
 use std::collections::VecDeque;
 
@@ -114,7 +115,8 @@ impl ForwardedReads {
         if genuine { self.open.remove(at).map(|(_, _, context)| context) } else { None }
     }
 
-    /// One tick has passed. Returns the contexts of reads that waited for longer than `age_ticks_max`.
+    /// One tick has passed. Returns the contexts of reads that waited for longer than
+    /// `age_ticks_max`.
     pub(crate) fn tick(&mut self, age_ticks_max: u32) -> Vec<Bytes> {
         for (_, age_ticks, _) in &mut self.open {
             *age_ticks += 1;
@@ -169,7 +171,8 @@ impl<S: Storage> Raft<S> {
         if self.reads.len() >= WAITING_READS_MAX {
             self.drop_read(from, context);
         } else if !self.is_term_committed() && !planted(Bug::ReadIndexBeforeOwnTermCommit) {
-            // Until then this leader's commit index may lag behind what its predecessors have acknowledged.
+            // Until then this leader's commit index may lag behind what its predecessors have
+            // acknowledged.
             self.reads.postponed.push((from, context));
         } else if self.is_only_voter() || self.holds_lease() {
             self.answer_read(from, self.log.committed, context);
@@ -223,7 +226,8 @@ impl<S: Storage> Raft<S> {
         round_context(self.term, self.reads.round)
     }
 
-    /// What a regular heartbeat carries: the awaited round again, or a new one that keeps the lease.
+    /// What a regular heartbeat carries: the awaited round again, or a new one that keeps the
+    /// lease.
     pub(crate) fn round_context_for_heartbeat(&mut self) -> Bytes {
         if self.config.read_only == ReadOnlyOption::LeaseBased || self.reads.needs_round() {
             self.next_round()
@@ -255,7 +259,8 @@ impl<S: Storage> Raft<S> {
         while let Some((_, tick)) =
             pop_confirmed(&mut self.reads.begun, |begun| begun.0 <= confirmed)
         {
-            // The voters defend this leader from when they heard the round, which is after it began. One tick for phase.
+            // The voters defend this leader from when they heard the round, which is after it
+            // began. One tick for phase.
             let lease_ticks = u64::from(self.config.election_timeout_ticks) - 1;
             self.reads.lease_end_tick = self.reads.lease_end_tick.max(tick + lease_ticks);
         }

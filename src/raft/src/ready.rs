@@ -15,8 +15,8 @@ pub struct ReadState {
 
 /// One batch of effects. The driver
 /// 1. sends `messages` and answers reads at once;
-/// 2. writes `snapshot`, `entries` (cutting whatever its log holds from `entries[0].index` on) and `hard_state` in one
-///    atomic write, synced if `must_sync`, in the order of `number`;
+/// 2. writes `snapshot`, `entries` (cutting whatever its log holds from `entries[0].index` on) and
+///    `hard_state` in one atomic write, synced if `must_sync`, in the order of `number`;
 /// 3. calls `advance_append_async` as soon as the write is under way;
 /// 4. when the write is durable, calls `on_persist(number)`, then sends `persisted_messages`;
 /// 5. applies `snapshot`, then `committed_entries`, and calls `advance_apply_to`.
@@ -30,7 +30,8 @@ pub struct Ready {
     pub hard_state: Option<HardState>,
     /// Reads that may be served.
     pub read_states: Vec<ReadState>,
-    /// Contexts of reads that never will be: no leader, leadership lost, or no answer in an election timeout.
+    /// Contexts of reads that never will be: no leader, leadership lost, or no answer in an
+    /// election timeout.
     pub dropped_reads: Vec<Bytes>,
     /// Entries to write.
     pub entries: Vec<Entry>,

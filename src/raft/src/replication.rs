@@ -1,7 +1,8 @@
 //! What a leader sends: appends, snapshots, heartbeats (thesis §3.5, §5, §10.2.1).
 //!
-//! Appends are not sent when a proposal comes in but when the next Ready is made, so that all proposals in between travel in one
-//! message per follower, and the commit index with them. Tests: `testscripts/replication_*`, `flow_*`, `snapshot_*`.
+//! Appends are not sent when a proposal comes in but when the next Ready is made, so that all
+//! proposals in between travel in one message per follower, and the commit index with them. Tests:
+//! `testscripts/replication_*`, `flow_*`, `snapshot_*`.
 
 use bytes::Bytes;
 
@@ -25,8 +26,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Sends one append, or a snapshot if the entries are gone. With `even_empty` also one that carries nothing.
-    /// True if it carried entries and there may be more.
+    /// Sends one append, or a snapshot if the entries are gone. With `even_empty` also one that
+    /// carries nothing. True if it carried entries and there may be more.
     pub(crate) fn send_append(&mut self, id: NodeId, even_empty: bool) -> bool {
         let max = self.window_max();
         let Some(progress) = self.tracker.get(id) else { return false };

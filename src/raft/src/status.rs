@@ -93,7 +93,8 @@ pub struct Status {
     pub conf_state: ConfState,
     /// To whom leadership is being handed over.
     pub transferee: Option<NodeId>,
-    /// Whether this leader has told another node to campaign in this term: no lease may be used any more.
+    /// Whether this leader has told another node to campaign in this term: no lease may be used any
+    /// more.
     pub lease_void: bool,
     /// Ticks since the last sign of a leader (on a leader: since the last quorum check).
     pub election_elapsed_ticks: u32,

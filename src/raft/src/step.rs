@@ -1,4 +1,5 @@
-//! The rules every message goes through before a role looks at it: terms (thesis §3.3), stickiness (§4.2.3), pre-votes (§9.6).
+//! The rules every message goes through before a role looks at it: terms (thesis §3.3), stickiness
+//! (§4.2.3), pre-votes (§9.6).
 
 use crate::core::Raft;
 use crate::planted::{Bug, planted};
@@ -60,7 +61,8 @@ impl<S: Storage> Raft<S> {
     /// A message of an older term. False if it ends here.
     fn step_older_term(&mut self, message: &Message) -> bool {
         match &message.body {
-            // A leader of the past must learn that it is one; with pre-vote nothing else would tell it.
+            // A leader of the past must learn that it is one; with pre-vote nothing else would tell
+            // it.
             MessageBody::Append(_) | MessageBody::Heartbeat { .. } => {
                 let response = AppendResponse { commit: self.log.committed, ..Default::default() };
                 self.send(message.from, MessageBody::AppendResponse(response));

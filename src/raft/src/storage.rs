@@ -1,8 +1,9 @@
 //! How the core reads the log it asked its driver to write.
 //!
-//! Writes leave as values in [`crate::Ready`]; only reads come back through this trait. Everything of a Ready must be visible
-//! here before [`crate::RawNode::on_persist`] is called with its number; it may be visible earlier. What has not been
-//! persisted the core keeps in memory, so an implementation never has to serve it.
+//! Writes leave as values in [`crate::Ready`]; only reads come back through this trait. Everything
+//! of a Ready must be visible here before [`crate::RawNode::on_persist`] is called with its number;
+//! it may be visible earlier. What has not been persisted the core keeps in memory, so an
+//! implementation never has to serve it.
 
 use crate::{ConfState, Entry, HardState, LogIndex, NodeId, Snapshot, Term};
 
@@ -20,7 +21,8 @@ pub trait Storage {
     /// Hard state and membership at start. Called once.
     fn initial_state(&self) -> Result<InitialState, StorageError>;
 
-    /// Entries of `[from, to)`, cut after `max_bytes` (as [`Entry::size_bytes`] counts) but at least one if there is any.
+    /// Entries of `[from, to)`, cut after `max_bytes` (as [`Entry::size_bytes`] counts) but at
+    /// least one if there is any.
     fn entries(
         &self,
         from: LogIndex,
@@ -31,7 +33,8 @@ pub trait Storage {
     /// Term of the entry at `index`, which may be `first_index() - 1`.
     fn term(&self, index: LogIndex) -> Result<Term, StorageError>;
 
-    /// Index of the first entry that has not been compacted away; `last_index() + 1` if the log is empty.
+    /// Index of the first entry that has not been compacted away; `last_index() + 1` if the log is
+    /// empty.
     fn first_index(&self) -> LogIndex;
 
     /// Index of the last entry; `first_index() - 1` if the log is empty.

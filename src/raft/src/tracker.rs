@@ -1,4 +1,5 @@
-//! The members of the group: their roles, what the leader knows of each, and the votes of an election.
+//! The members of the group: their roles, what the leader knows of each, and the votes of an
+//! election.
 //!
 //! Invariant: exactly the members have a [`Progress`].
 
@@ -86,7 +87,8 @@ impl Tracker {
         LogIndex(self.membership.voters.reached(|id| self.get(id).map_or(0, |p| p.matched.0)))
     }
 
-    /// Whether a majority was heard since the last call, `own` always counting; starts a new period.
+    /// Whether a majority was heard since the last call, `own` always counting; starts a new
+    /// period.
     pub(crate) fn take_quorum_active(&mut self, own: NodeId) -> bool {
         let active = |id| id == own || self.get(id).is_some_and(|progress| progress.recent_active);
         let result = self.membership.voters.vote_result(|id| Some(active(id)));

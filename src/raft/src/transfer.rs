@@ -1,7 +1,9 @@
-//! Handing leadership over (thesis §3.10): stop taking proposals, bring the transferee up to date, tell it to campaign.
+//! Handing leadership over (thesis §3.10): stop taking proposals, bring the transferee up to date,
+//! tell it to campaign.
 //!
-//! Invariants: a transfer ends with this leadership or after one election timeout; once `TimeoutNow` has left, no lease is
-//! used for the rest of the term, whatever becomes of the transfer. Tests: `testscripts/transfer_*`.
+//! Invariants: a transfer ends with this leadership or after one election timeout; once
+//! `TimeoutNow` has left, no lease is used for the rest of the term, whatever becomes of the
+//! transfer. Tests: `testscripts/transfer_*`.
 
 use crate::core::Raft;
 use crate::{MessageBody, NodeId, Role, Storage, Term};

@@ -1,7 +1,8 @@
-//! Ids, terms and log positions as types of their own, so that two of them cannot be swapped in a call.
+//! Ids, terms and log positions as types of their own, so that two of them cannot be swapped in a
+//! call.
 //!
-//! All three are plain `u64`s on the wire; 0 is "none" there (`NodeId`), "before any election" (`Term`) and "before the
-//! first entry" (`LogIndex`).
+//! All three are plain `u64`s on the wire; 0 is "none" there (`NodeId`), "before any election"
+//! (`Term`) and "before the first entry" (`LogIndex`).
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};

@@ -1,8 +1,9 @@
-//! The one mapping between the core's types and `eraftpb`, in which the meaning of a field depends on the message type.
+//! The one mapping between the core's types and `eraftpb`, in which the meaning of a field depends
+//! on the message type.
 //!
-//! Towards the wire it cannot fail. From the wire every field is checked: what does not fit its type is refused by name, and
-//! nothing here panics. Whether a well-formed message makes sense is decided by [`crate::RawNode::step`].
-//! Tests: `wire/tests.rs` (round trips, hostile input).
+//! Towards the wire it cannot fail. From the wire every field is checked: what does not fit its
+//! type is refused by name, and nothing here panics. Whether a well-formed message makes sense is
+//! decided by [`crate::RawNode::step`]. Tests: `wire/tests.rs` (round trips, hostile input).
 
 use bytes::Bytes;
 use prost::Message as _;

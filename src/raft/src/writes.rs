@@ -1,8 +1,8 @@
 //! The writes handed to the driver and not yet reported durable.
 //!
-//! Invariants: numbers rise; a write counts for exactly those of its entries that nothing has overwritten since it was handed
-//! out, so that the completion of an old write never vouches for a newer entry at the same index (even one of the same term).
-//! Tests: `testscripts/async_*`.
+//! Invariants: numbers rise; a write counts for exactly those of its entries that nothing has
+//! overwritten since it was handed out, so that the completion of an old write never vouches for a
+//! newer entry at the same index (even one of the same term). Tests: `tests/persistence.rs`.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! Messages nobody should send: refused by name, and never a panic, whatever the node is at the time.
+//! Messages nobody should send: refused by name, and never a panic, whatever the node is at the
+//! time.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -245,7 +246,10 @@ proptest! {
     #[test]
     fn nothing_makes_a_node_panic(
         role in prop_oneof![
-            Just(Role::Follower), Just(Role::PreCandidate), Just(Role::Candidate), Just(Role::Leader)
+            Just(Role::Follower),
+            Just(Role::PreCandidate),
+            Just(Role::Candidate),
+            Just(Role::Leader)
         ],
         messages in proptest::collection::vec(any_message(), 1..20),
     ) {

@@ -1,4 +1,5 @@
-//! What a completed write vouches for, and what has to be synced: told to one node message by message.
+//! What a completed write vouches for, and what has to be synced: told to one node message by
+//! message.
 
 use bytes::Bytes;
 use raft::{
@@ -43,7 +44,8 @@ fn begin_write(raw: &mut RawNode<MemStorage>) -> u64 {
     ready.number
 }
 
-/// An entry is written, overwritten, and written again with the same term: the first completion must not count for the last.
+/// An entry is written, overwritten, and written again with the same term: the first completion
+/// must not count for the last.
 #[test]
 fn completion_of_an_overwritten_entry_counts_for_nothing() {
     let mut raw = node(3);

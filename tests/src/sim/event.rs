@@ -107,6 +107,8 @@ pub struct Ask {
     pub header: RequestHeader,
     /// Whether a read may use the lease.
     pub lease: bool,
+    /// What a read must at least see: the position acknowledged when it reached the store.
+    pub position: u64,
     /// What is asked.
     pub what: AskWhat,
 }

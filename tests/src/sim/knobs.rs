@@ -123,7 +123,7 @@ impl Knobs {
             ]),
             faults: draw_faults(rng),
             fault_interval: election.times(rng.between(1, 4)),
-            fault_phase: election.times(40).max(Nanos::secs(5)).min(Nanos::secs(20)),
+            fault_phase: election.times(150).max(Nanos::secs(10)).min(Nanos::secs(60)),
         }
     }
 

@@ -61,14 +61,21 @@ pub struct Caught {
     pub failure: String,
 }
 
-/// Runs seeds from `first` on with `bug` until one fails, at most `seeds_max`.
+/// Runs seeds from `first` on with `bug` until one fails, at most `seeds_max`. A seed that fails without the bug too says
+/// nothing about it.
 pub fn hunt(bug: Bug, first: u64, seeds_max: u64) -> Option<Caught> {
-    bug.activate();
     let caught = (first..first + seeds_max).find_map(|seed| {
-        let failure = run(seed, 0).failure?;
+        bug.activate();
+        let failure = run(seed, 0).failure;
+        deactivate();
+        let failure = failure.filter(|_| run(seed, 0).failure.is_none())?;
         Some(Caught { seed, seeds: seed - first + 1, failure })
     });
+    deactivate();
+    caught
+}
+
+fn deactivate() {
     raft::planted::activate(None);
     raftstore::planted::activate(None);
-    caught
 }

@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 const HINTS_MAX: u32 = 3;
 
 /// Times and limits of calls.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// A call gives up after this.
     pub budget: Duration,

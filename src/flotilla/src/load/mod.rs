@@ -87,7 +87,7 @@ fn open(path: &str) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     }
     let file = File::open(path).map_err(Failure::io(path))?;
     let metadata = file.metadata().map_err(Failure::io(path))?;
-    let length = metadata.is_file().then(|| metadata.len());
+    let length = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(file), length))
 }
 

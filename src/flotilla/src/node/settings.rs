@@ -113,7 +113,10 @@ impl<P: Process> clap::FromArgMatches for Given<P> {
 
 /// The content of a configuration file of `P`, every key known.
 pub(crate) fn parse_file<P: Process>(text: &str) -> Result<Table, String> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        format!("line {line}: {}", error.message())
+    })?;
     for name in table.keys() {
         if !P::SETTINGS.iter().any(|setting| setting.name == name) {
             let known = P::SETTINGS.iter().map(|setting| setting.name);

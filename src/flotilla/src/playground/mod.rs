@@ -146,7 +146,7 @@ async fn supervise(
     };
     tokio::select! {
         status = exec => exit_code(status?),
-        () = watch(members) => Err(Failure::Server("every process of the playground has ended".to_owned())),
+        () = watch(members) => Err(Failure::Server("every store of the playground has ended".to_owned())),
         _ = interrupt.recv() => { note("stopping"); Ok(()) }
         _ = terminate.recv() => Ok(()),
     }
@@ -158,7 +158,7 @@ async fn wait_ready(endpoints: &[String], members: &mut [Member]) -> Result<(), 
     let attempt = async {
         loop {
             let written = async {
-                let client = Client::connect(endpoints, settings.clone()).await?;
+                let client = Client::connect(endpoints, settings).await?;
                 client.delete(PROBE_KEY).await
             };
             if written.await.is_ok() {
@@ -181,13 +181,17 @@ async fn wait_ready(endpoints: &[String], members: &mut [Member]) -> Result<(), 
     }
 }
 
-/// Reports children that end; returns when none is left.
+/// Reports children that end; returns when no store is left.
 async fn watch(members: &mut [Member]) {
-    while members
-        .iter_mut()
-        .filter(|member| member.process.name.starts_with("store"))
-        .fold(false, |any, member| member.check() || any)
-    {
+    loop {
+        let mut stores = 0;
+        for member in members.iter_mut() {
+            let runs = member.check();
+            stores += usize::from(runs && member.process.name.starts_with("store"));
+        }
+        if stores == 0 {
+            return;
+        }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }

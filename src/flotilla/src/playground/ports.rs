@@ -23,14 +23,14 @@ impl Ports {
             Some(0) => Ports::free(stores),
             Some(first) => {
                 let ports = Ports::from(first, first.saturating_add(1), stores)?;
-                match ports.all().find(|port| !is_free(*port)) {
+                match ports.taken() {
                     None => Ok(ports),
                     Some(taken) => Err(Failure::Usage(format!("port {taken} is taken"))),
                 }
             }
             None => {
                 let ports = Ports::from(SCHEDULER_PORT, STORE_PORT, stores)?;
-                match ports.all().find(|port| !is_free(*port)) {
+                match ports.taken() {
                     None => Ok(ports),
                     Some(taken) => {
                         note(&format!("port {taken} is taken, using free ones"));
@@ -62,13 +62,13 @@ impl Ports {
         Ok(Ports { scheduler, stores: ports })
     }
 
+    fn taken(&self) -> Option<u16> {
+        self.all().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_err())
+    }
+
     fn all(&self) -> impl Iterator<Item = u16> {
         std::iter::once(self.scheduler).chain(self.stores.iter().copied())
     }
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 #[cfg(test)]

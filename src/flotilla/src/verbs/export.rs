@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::output::{Columns, Format, Output};
+use crate::output::{Columns, Format};
 use crate::verbs::scan::Range;
 
 /// Prints everything.
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &mut Context, args: Args) -> Result<(), Failure> {
     let options = args.range.options(context)?;
     let format = context.global.output.unwrap_or(Format::Jsonl);
-    let output = Output { format, ..context.output.clone() };
+    let output = context.output.with_format(format);
     let mut scanner = context.client().await?.scan(options);
     let mut pairs = output.pairs(Columns::Pair);
     while let Some(page) = scanner.next_page().await? {

@@ -111,7 +111,8 @@ fn any_change() -> impl Strategy<Value = ConfChangeV2> {
 }
 
 proptest! {
-    /// Whatever happens, the membership stays consistent and can be stored, and any two consecutive ones share a majority.
+    /// Whatever happens, the membership stays consistent and can be stored, and any two consecutive
+    /// ones share a majority.
     #[test]
     fn memberships_stay_consistent(changes in proptest::collection::vec(any_change(), 1..20)) {
         let mut now = membership(&[1, 2, 3], &[]);

@@ -1,11 +1,15 @@
-//! The log of one node: its durable part, read through [`Storage`], and its newest part, held in memory.
+//! The log of one node: its durable part, read through [`Storage`], and its newest part, held in
+//! memory.
 //!
-//! Vocabulary: the *tail* is the newest part (see [`tail`]); *committed* is what no election can take back; *persisted* is
-//! what is known to be on this node's disk; *handed out* is what the driver was given to apply; *applied* is what it said it did.
+//! Vocabulary: the *tail* is the newest part (see [`tail`]); *committed* is what no election can
+//! take back; *persisted* is what is known to be on this node's disk; *handed out* is what the
+//! driver was given to apply; *applied* is what it said it did.
 //!
 //! Invariants ([`RaftLog::check_invariants`]):
-//! 1. `applied <= handed_out <= min(committed, persisted)`, save that a restored snapshot counts as handed out at once;
-//! 2. `committed <= last_index`, and it never falls; 3. an entry at or below `committed` is never overwritten;
+//! 1. `applied <= handed_out <= min(committed, persisted)`, save that a restored snapshot counts as
+//!    handed out at once;
+//! 2. `committed <= last_index`, and it never falls; 3. an entry at or below `committed` is never
+//!    overwritten;
 //! 4. `persisted` falls only when an unpersisted append overwrites a persisted suffix.
 //!
 //! Tests: `log/tests.rs`.
@@ -146,7 +150,8 @@ impl<S: Storage> RaftLog<S> {
         Ok(found)
     }
 
-    /// Whether a log ending with (`term`, `index`) holds at least everything committed here could be (thesis §3.6.1).
+    /// Whether a log ending with (`term`, `index`) holds at least everything committed here could
+    /// be (thesis §3.6.1).
     pub(crate) fn is_up_to_date(&self, index: LogIndex, term: Term) -> bool {
         if planted(Bug::LogCompareWrong) {
             return index >= self.last.0;
@@ -164,7 +169,8 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// Takes over a leader's entries after (`prev_index`, `prev_term`), if that entry is here (thesis §3.5).
+    /// Takes over a leader's entries after (`prev_index`, `prev_term`), if that entry is here
+    /// (thesis §3.5).
     pub(crate) fn append(
         &mut self,
         (prev_index, prev_term): (LogIndex, Term),
@@ -201,8 +207,9 @@ impl<S: Storage> RaftLog<S> {
         self.last = (from.prev(), term);
     }
 
-    /// The last position at or before `index` whose entry is not newer than `term`, and its term: a log whose entry at `index`
-    /// has that term cannot agree behind it. Looks no further back than `floor`.
+    /// The last position at or before `index` whose entry is not newer than `term`, and its term: a
+    /// log whose entry at `index` has that term cannot agree behind it. Looks no further back than
+    /// `floor`.
     pub(crate) fn last_not_after_term(
         &self,
         mut index: LogIndex,

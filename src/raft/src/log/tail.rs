@@ -1,10 +1,11 @@
-//! The newest part of the log, in memory: from the first entry that is not yet both durable and handed out for applying.
+//! The newest part of the log, in memory: from the first entry that is not yet both durable and
+//! handed out for applying.
 //!
-//! Keeping entries until both have happened means that on the usual path an entry is never read back from the storage, and
-//! that the storage never has to serve what it was not told is durable.
+//! Keeping entries until both have happened means that on the usual path an entry is never read
+//! back from the storage, and that the storage never has to serve what it was not told is durable.
 //!
-//! Invariants: entries are consecutive from `first`; a snapshot, if present, ends right before an entry at `first` or stands
-//! alone; everything before `unwritten` was put into a [`crate::Ready`].
+//! Invariants: entries are consecutive from `first`; a snapshot, if present, ends right before an
+//! entry at `first` or stands alone; everything before `unwritten` was put into a [`crate::Ready`].
 
 use crate::{Entry, LogIndex, Snapshot, Term};
 

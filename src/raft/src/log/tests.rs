@@ -132,7 +132,8 @@ fn hints_skip_whole_terms() {
 }
 
 proptest! {
-    /// Any sequence of appends, cut anywhere by terms that rise, leaves the log as a vector would be.
+    /// Any sequence of appends, cut anywhere by terms that rise, leaves the log as a vector would
+    /// be.
     #[test]
     fn log_agrees_with_a_vector(steps in proptest::collection::vec((0usize..8, 0usize..4), 1..40)) {
         let mut log = log(&[], &[]);

@@ -81,7 +81,8 @@ impl Majority {
         values[count - self.quorum()]
     }
 
-    /// How an election among these voters stands; `vote_of` is `None` for those who have not answered.
+    /// How an election among these voters stands; `vote_of` is `None` for those who have not
+    /// answered.
     pub fn vote_result(&self, vote_of: impl Fn(NodeId) -> Option<bool>) -> VoteResult {
         if self.voters.is_empty() {
             return VoteResult::Won;

@@ -85,7 +85,10 @@ proptest! {
 
     /// Two majorities of one set share a member: what one has agreed on, the other hears of.
     #[test]
-    fn majorities_overlap(ids in voters(), granted in proptest::collection::vec(any::<bool>(), 12)) {
+    fn majorities_overlap(
+        ids in voters(),
+        granted in proptest::collection::vec(any::<bool>(), 12),
+    ) {
         let set = majority(&ids);
         let vote = |id: NodeId| granted[id.0 as usize];
         let one = set.vote_result(|id| Some(vote(id))) == VoteResult::Won;

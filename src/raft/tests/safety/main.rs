@@ -1,9 +1,12 @@
-//! Randomised safety: a group of nodes on a bad network and on disks that forget, checked after every event.
+//! Randomised safety: a group of nodes on a bad network and on disks that forget, checked after
+//! every event.
 //!
-//! One seed draws the settings and then some thousand events: deliver, drop, duplicate and reorder messages, tick, propose, change
-//! the membership, transfer, read, complete a write, apply, compact, crash and restart with the loss of everything that was not
-//! synced. Checked: election safety, log matching, leader completeness, state machine safety (thesis figure 3.2), linearizable
-//! read indexes, no regress of hard state. Then everything is healed and the group must converge.
+//! One seed draws the settings and then some thousand events: deliver, drop, duplicate and reorder
+//! messages, tick, propose, change the membership, transfer, read, complete a write, apply,
+//! compact, crash and restart with the loss of everything that was not synced. Checked: election
+//! safety, log matching, leader completeness, state machine safety (thesis figure 3.2),
+//! linearizable read indexes, no regress of hard state. Then everything is healed and the group
+//! must converge.
 //!
 //! With the feature `planted` the same runs must notice every planted bug they can reach.
 

@@ -73,8 +73,9 @@ impl Oracle {
         }
     }
 
-    /// Leader completeness: a leader holds everything that was committed in earlier terms. (One elected late, by votes
-    /// that were long under way, need not hold what later terms have committed meanwhile.)
+    /// Leader completeness: a leader holds everything that was committed in earlier terms. (One
+    /// elected late, by votes that were long under way, need not hold what later terms have
+    /// committed meanwhile.)
     pub(crate) fn check_new_leader(&self, raw: &RawNode<MemStorage>) {
         let first = raw.log().first_index();
         for (index, (term, _)) in self.committed.range(first..) {

@@ -1,5 +1,5 @@
-//! The mutation score of these runs: with a defence switched off, some seed must fail. The bugs that are not listed need
-//! schedules too special for chance; `testscripts/` has them.
+//! The mutation score of these runs: with a defence switched off, some seed must fail. The bugs
+//! that are not listed need schedules too special for chance; `testscripts/` has them.
 
 use std::panic::catch_unwind;
 

@@ -1,7 +1,8 @@
-//! Runs `testscripts/*`: one behaviour per script, told by keywords, the outcome printed and reviewed.
+//! Runs `testscripts/*`: one behaviour per script, told by keywords, the outcome printed and
+//! reviewed.
 //!
-//! After a deliberate change of behaviour: `UPDATE_GOLDENFILES=1 cargo test -p flotilla-raft --test scripts`, then read the
-//! difference. Commands are the variants of [`Command`].
+//! After a deliberate change of behaviour: `UPDATE_GOLDENFILES=1 cargo test -p flotilla-raft --test
+//! scripts`, then read the difference. Commands are the variants of [`Command`].
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +26,8 @@ use group::{Group, Settings};
 
 #[derive(goldenscript::Command)]
 enum Command {
-    /// Creates a group: nodes 1 to COUNT, of which the given ones are voters (all, if none is given).
+    /// Creates a group: nodes 1 to COUNT, of which the given ones are voters (all, if none is
+    /// given).
     Nodes {
         count: u64,
         #[arg(optional)]
@@ -96,7 +98,8 @@ enum Command {
     Cut(Vec<u64>),
     /// Everybody hears everybody.
     Heal,
-    /// Lets these nodes (all, if none is given) do everything until nothing is left; prints the messages with tag [trace].
+    /// Lets these nodes (all, if none is given) do everything until nothing is left; prints the
+    /// messages with tag [trace].
     Stabilize(#[arg(optional)] Vec<u64>),
     /// Prints one line per node.
     Status(#[arg(optional)] Vec<u64>),
@@ -272,7 +275,8 @@ fn scripts() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// The scripts' share of the mutation score: with a defence switched off, some script must come out differently.
+/// The scripts' share of the mutation score: with a defence switched off, some script must come out
+/// differently.
 #[cfg(feature = "planted")]
 #[test]
 fn planted_bugs_are_noticed() {
@@ -308,4 +312,4 @@ fn planted_bugs_are_noticed() {
 /// Noticed by `tests/safety` or `tests/persistence.rs` only.
 #[cfg(feature = "planted")]
 const LEFT_TO_OTHERS: [raft::planted::Bug; 2] =
-    [raft::planted::Bug::NextBelowMatch, raft::planted::Bug::AsyncAppendAba];
+    [raft::planted::Bug::AsyncAppendAba, raft::planted::Bug::NextBelowMatch];

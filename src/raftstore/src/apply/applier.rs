@@ -80,7 +80,8 @@ impl Applier {
         for task in tasks {
             match task {
                 ApplyTask::Register { region, peer, state } => {
-                    self.register(region, peer, state)?
+                    advanced.insert(region.id.into());
+                    self.register(region, peer, state)?;
                 }
                 ApplyTask::Committed { region, entries, proposals } => {
                     advanced.insert(region);

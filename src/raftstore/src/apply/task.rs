@@ -17,7 +17,8 @@ use crate::reply::Reply;
 #[derive(Debug)]
 pub enum ApplyTask {
     /// A region was opened, bootstrapped or restored from a snapshot. What the applier knew about it is forgotten; sessions
-    /// are loaded from the engine, where everything `state` promises already is.
+    /// are loaded from the engine, where everything `state` promises already is. Answered by a result: until it is, nothing
+    /// may replace the region's data.
     Register {
         /// The region as of `state`.
         region: metapb::Region,

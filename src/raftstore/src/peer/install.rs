@@ -139,7 +139,7 @@ impl Peer {
     /// Whether the installer can begin.
     pub(super) fn install_is_ready(&self) -> bool {
         self.install.as_ref().is_some_and(|install| {
-            let idle = install.handed_before == self.applied_index;
+            let idle = install.handed_before == self.applied_index && !self.registering;
             install.step == Step::Marked && (idle || planted(Bug::InstallWhileApplying))
         })
     }
@@ -175,6 +175,7 @@ impl Peer {
         self.applied_term = meta.term;
         self.state_hash = meta.state_hash;
         let (region, peer) = (meta.region.clone(), self.peer_id());
+        self.registering = true;
         self.tasks.push(ApplyTask::Register { region, peer, state });
         if !held.is_empty() {
             let (region, proposals) = (self.id, self.proposals.take_up_to(self.handed_index));

@@ -37,6 +37,7 @@ impl Peer {
             self.proposals.give_up();
             // The first entry of the term is Raft's own; its commit is the first thing a quorum confirms.
             self.proposals.push(self.raft.last_index(), term, context.now, Vec::new());
+            self.publish_delegate(context);
         }
     }
 
@@ -64,14 +65,20 @@ impl Peer {
     /// Makes the region readable without the store loop, if everything of earlier terms is applied (R13).
     pub(super) fn publish_delegate(&mut self, context: &Context<'_>) {
         let Some(term) = self.leading else { return };
-        let caught_up = self.applied_term == term || planted(Bug::LeaseBeforeOwnTermApplied);
-        if self.delegate.is_some() || !caught_up || self.install.is_some() {
+        let bugs = [Bug::LeaseBeforeOwnTermApplied, Bug::ReadBeforeApplied];
+        let may_read = self.is_caught_up() || bugs.into_iter().any(planted);
+        if self.delegate.is_some() || !may_read || self.install.is_some() {
             return;
         }
         let delegate = Arc::new(ReadDelegate::new(self.region.clone(), self.peer_id(), term));
         context.registry.publish(self.id, delegate.clone());
         self.delegate = Some(delegate);
         self.show_lease(context);
+    }
+
+    /// Whether this leader has applied an entry of its own term, and with it everything of earlier ones.
+    fn is_caught_up(&self) -> bool {
+        self.leading == Some(self.applied_term)
     }
 
     pub(super) fn withdraw_delegate(&mut self, context: &Context<'_>) {
@@ -105,6 +112,9 @@ impl Peer {
     }
 
     fn show_lease(&self, context: &Context<'_>) {
+        if !self.is_caught_up() && !planted(Bug::LeaseBeforeOwnTermApplied) {
+            return;
+        }
         if let (Some(lease), Some(delegate)) = (self.lease, &self.delegate)
             && context.config.reads == ReadMode::Lease
         {

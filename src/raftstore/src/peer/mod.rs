@@ -87,6 +87,8 @@ pub(crate) struct Peer {
     applied_index: LogIndex,
     applied_term: Term,
     state_hash: u64,
+    /// The applier has been told of the region anew and has not answered.
+    registering: bool,
     /// Log writes under way that hold something of this peer.
     writes_in_flight: usize,
     log_gc: LogGc,
@@ -164,6 +166,7 @@ impl Peer {
         self.applied_index = applied_index;
         self.applied_term = applied_term;
         self.state_hash = state_hash;
+        self.registering = false;
         for effect in effects {
             match effect {
                 Effect::CompactLog { index, term } => self.log_gc.on_compacted(index, term),

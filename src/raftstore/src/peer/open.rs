@@ -134,6 +134,7 @@ impl Peer {
             applied_index: state.applied_index,
             applied_term: state.applied_term,
             state_hash: state.state_hash,
+            registering: true,
             writes_in_flight: 0,
             log_gc: Default::default(),
             received: None,

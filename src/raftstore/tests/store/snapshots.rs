@@ -133,3 +133,27 @@ fn a_crash_before_the_marker_leaves_the_old_peer() {
     cluster.tick(40);
     assert_eq!(cluster.stored(3, "k199").as_deref(), Some("v199"));
 }
+
+#[test]
+fn a_second_installation_waits_until_the_applier_knows_of_the_first() {
+    let mut cluster = Cluster::led_by_with(1, small_log);
+    cluster.isolate(3);
+    write_many(&mut cluster, 1, 200);
+    cluster.tick(30);
+    cluster.node(3).stall_apply = true;
+    cluster.cut.clear();
+    cluster.tick(20);
+    let installed =
+        |cluster: &mut Cluster| cluster.node(3).store.status().counters.snapshots_installed;
+    assert_eq!(installed(&mut cluster), 1);
+    cluster.isolate(3);
+    write_many(&mut cluster, 1, 200);
+    cluster.tick(30);
+    cluster.cut.clear();
+    cluster.tick(20);
+    assert_eq!(installed(&mut cluster), 1, "the applier has not heard of the first");
+    cluster.node(3).stall_apply = false;
+    cluster.tick(20);
+    assert_eq!(installed(&mut cluster), 2);
+    assert_eq!(cluster.status(3).state_hash, cluster.status(1).state_hash);
+}

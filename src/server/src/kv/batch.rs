@@ -31,8 +31,8 @@ use super::sink::{Fallible, Overflow, Sink, Work};
 
 /// Requests of one stream that may be unanswered at a time.
 pub(crate) const IN_FLIGHT_MAX: usize = 16 * 1024;
-/// Request messages read in one poll before what is answered is sent.
-const READS_PER_POLL: usize = 16;
+/// Requests started in one poll before what is answered is sent; the message that reaches it is started whole.
+const STARTED_PER_POLL: usize = 512;
 
 /// The sink of one request of a stream.
 pub(crate) struct Slot<R> {
@@ -118,13 +118,16 @@ where
 {
     /// Reads and starts what has arrived, within the bounds. Says whether it stopped early and must be polled again.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        for _ in 0..READS_PER_POLL {
+        let mut started = 0;
+        while started < STARTED_PER_POLL {
             if self.ended.is_some() || self.in_flight >= IN_FLIGHT_MAX {
                 return false;
             }
             match Pin::new(&mut self.requests).poll_next(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(Some(Ok(batch))) => {
+                    // An empty message costs something, too.
+                    started += batch.requests.len().max(1);
                     if let Err(status) = self.start(batch) {
                         self.ended = Some(Err(status));
                     }

@@ -28,7 +28,7 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Flow control of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How long open calls may take to end once the process stops.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(300);
 
 /// A bound port.
 pub(crate) struct Port {

@@ -32,6 +32,7 @@ struct Store {
 }
 
 pub(crate) struct Cluster {
+    settings: Config,
     scheduler: SocketAddr,
     cluster_id: u64,
     stores: BTreeMap<u64, Store>,
@@ -41,6 +42,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a scheduler and so many stores, and waits until they serve.
     pub(crate) async fn start(stores: u32) -> Cluster {
+        Cluster::start_with(stores, Config::default()).await
+    }
+
+    /// The same, with these settings; addresses are the harness's.
+    pub(crate) async fn start_with(stores: u32, settings: Config) -> Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scheduler = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -62,9 +68,15 @@ impl Cluster {
             Some(members.into_inner().header?.cluster_id)
         })
         .await;
-        let mut cluster =
-            Cluster { scheduler, cluster_id, stores: BTreeMap::new(), _stop_scheduler: stop };
-        let starting = (0..stores).map(|_| launch(Arc::new(MemEngine::new()), scheduler));
+        let mut cluster = Cluster {
+            settings,
+            scheduler,
+            cluster_id,
+            stores: BTreeMap::new(),
+            _stop_scheduler: stop,
+        };
+        let starting =
+            (0..stores).map(|_| launch(Arc::new(MemEngine::new()), scheduler, &cluster.settings));
         for (ready, store) in
             futures::future::join_all(starting).await.into_iter().map(|r| r.unwrap())
         {
@@ -97,7 +109,7 @@ impl Cluster {
     /// Starts a stopped store again, on its data and at another address.
     pub(crate) async fn restart(&mut self, store: u64) {
         let engine = self.stores[&store].engine.clone();
-        let (ready, restarted) = launch(engine, self.scheduler).await.unwrap();
+        let (ready, restarted) = launch(engine, self.scheduler, &self.settings).await.unwrap();
         assert_eq!(ready.store_id, store, "it knows who it is");
         self.stores.insert(store, restarted);
     }
@@ -109,7 +121,7 @@ impl Cluster {
         other: &Cluster,
     ) -> Result<Ready, RunError> {
         let engine = self.stores[&store].engine.clone();
-        launch(engine, other.scheduler).await.map(|(ready, _)| ready)
+        launch(engine, other.scheduler, &self.settings).await.map(|(ready, _)| ready)
     }
 
     /// The region of a key and its leader, as the scheduler knows them.
@@ -160,6 +172,13 @@ impl Cluster {
         client.store_status(StoreStatusRequest {}).await.unwrap().into_inner()
     }
 
+    /// One of a store's counters.
+    pub(crate) async fn counter(&self, store: u64, name: &str) -> u64 {
+        let status = self.status(store).await;
+        let found = status.counters.iter().find(|counter| counter.name == name);
+        found.unwrap_or_else(|| panic!("no counter {name}")).value
+    }
+
     /// What a plain HTTP/1.1 client gets.
     pub(crate) async fn http(&self, store: u64, path: &str) -> String {
         let mut stream = TcpStream::connect(self.stores[&store].address).await.unwrap();
@@ -176,11 +195,15 @@ fn log() -> slog::Logger {
 }
 
 /// Runs a store on a thread of its own until it serves or fails.
-async fn launch(engine: Arc<MemEngine>, scheduler: SocketAddr) -> Result<(Ready, Store), RunError> {
+async fn launch(
+    engine: Arc<MemEngine>,
+    scheduler: SocketAddr,
+    settings: &Config,
+) -> Result<(Ready, Store), RunError> {
     let config = Config {
         addr: "127.0.0.1:0".to_owned(),
         schedulers: vec![scheduler.to_string()],
-        ..Config::default()
+        ..settings.clone()
     };
     config.validate().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -202,8 +225,8 @@ async fn launch(engine: Arc<MemEngine>, scheduler: SocketAddr) -> Result<(Ready,
         let _ = tell_ended.send(outcome);
     });
     tokio::select! {
-        ready = ready => {
-            let ready = ready.expect("it serves before it ends");
+        // An error says that it will not serve; its end says why.
+        Ok(ready) = ready => {
             let (address, ended, stop) = (ready.address, Some(ended), Some(stop));
             Ok((ready, Store { engine, address, stop, ended }))
         }

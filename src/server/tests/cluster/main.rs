@@ -9,7 +9,9 @@ mod harness;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proto::flotillapb::StoreStatusResponse;
 use proto::kvrpcpb::{RawGetRequest, RawPutRequest, RawScanRequest};
+use server::{Config, Reads};
 
 use crate::harness::{Cluster, eventually};
 
@@ -38,12 +40,12 @@ async fn three_stores_serve_through_the_leader() {
 
     let status = cluster.status(leader).await;
     assert_eq!((status.regions.len(), status.poisoned.as_str()), (2, ""));
-    let count = |name: &str| {
-        let found = status.counters.iter().find(|counter| counter.name == name);
-        found.unwrap_or_else(|| panic!("no counter {name}")).value
-    };
-    assert!(count("writes") >= 50 && count("log_syncs") > 0 && count("messages_sent") > 0);
-    assert!(count("reads_by_lease") > 0, "a settled leader reads by its lease");
+    assert!(cluster.counter(leader, "writes").await >= 50);
+    for counted in ["log_syncs", "messages_sent", "engine_syncs", "replies"] {
+        assert!(cluster.counter(leader, counted).await > 0, "{counted}");
+    }
+    let by_lease = cluster.counter(leader, "reads_by_lease").await;
+    assert!(by_lease > 0, "a settled leader reads by its lease");
     let metrics = cluster.http(leader, "/metrics").await;
     assert!(metrics.contains("flotilla_regions 2"), "{metrics}");
     assert!(cluster.http(leader, "/readyz").await.starts_with("HTTP/1.1 200"));
@@ -113,7 +115,7 @@ async fn a_stopped_leader_hands_over_and_comes_back() {
     cluster.restart(old).await;
     eventually("it has caught up", async || {
         let status = cluster.status(old).await;
-        let applied = |status: &proto::flotillapb::StoreStatusResponse| {
+        let applied = |status: &StoreStatusResponse| {
             status.regions.iter().map(|region| region.applied_index).collect::<Vec<_>>()
         };
         (applied(&status) == applied(&cluster.status(new).await)).then_some(())
@@ -147,4 +149,51 @@ async fn a_failed_sync_stops_the_store_and_says_why() {
     }
     let error = cluster.ended(id).await.expect_err("it failed").to_string();
     assert!(error.contains("disk on fire"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_can_do_without_any_clock() {
+    let settings = Config { reads: Reads::ReadIndex, ..Config::default() };
+    let cluster = Cluster::start_with(3, settings).await;
+    let context = cluster.context(b"k").await;
+    let leader = cluster.leader(b"k").await;
+    let mut client = cluster.client(leader).await;
+    let get = RawGetRequest { context, key: Bytes::from_static(b"k"), ..Default::default() };
+    let found = client.raw_get(get).await.unwrap().into_inner();
+    assert_eq!((found.region_error, found.not_found), (None, true));
+    let (lease, quorum) = ("reads_by_lease", "reads_by_quorum");
+    assert_eq!(cluster.counter(leader, lease).await, 0);
+    assert!(cluster.counter(leader, quorum).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_away_too_long_gets_a_snapshot() {
+    let settings = Config { log_gc_count: 32, ..Config::default() };
+    let mut cluster = Cluster::start_with(3, settings).await;
+    let leader = cluster.leader(b"key").await;
+    let away = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.stop(away).await;
+    for number in 0..200 {
+        let (key, value) = (key(number), Bytes::from_static(b"while it was away"));
+        cluster.put(RawPutRequest { key, value, ..Default::default() }).await;
+    }
+    let leader = cluster.leader(b"key").await;
+    let of_data = |status: StoreStatusResponse| {
+        let data = status.regions.into_iter().find(|region| {
+            region.region.as_ref().is_some_and(|region| region.start_key.is_empty())
+        });
+        data.unwrap()
+    };
+    eventually("the log has been cut", async || {
+        (of_data(cluster.status(leader).await).first_index > 100).then_some(())
+    })
+    .await;
+    cluster.restart(away).await;
+    eventually("it has caught up", async || {
+        let applied = of_data(cluster.status(leader).await).applied_index;
+        (of_data(cluster.status(away).await).applied_index == applied).then_some(())
+    })
+    .await;
+    assert!(cluster.counter(away, "snapshots_received").await > 0);
+    assert!(cluster.counter(away, "snapshots_installed").await > 0);
 }

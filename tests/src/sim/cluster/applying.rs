@@ -65,12 +65,9 @@ impl Cluster {
 
     fn applied(&mut self, store: usize, turn: ApplyTurn) -> Result<(), Broken> {
         let ApplyTurn { results, replies, snapshots } = turn;
-        let acknowledges = replies.iter().any(|(_, answer)| answer.is_ok());
         for result in &results {
             self.check_applied(store, result)?;
-            if acknowledges {
-                self.check_leases(store, result)?;
-            }
+            self.check_lead(store, result)?;
         }
         for (reply, answer) in replies {
             reply.send(answer);
@@ -84,11 +81,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// I8: while a leader acknowledges a write, nobody else may serve reads that miss it.
-    fn check_leases(&self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
+    /// I8: what a leader applies counts as acknowledged; from its first own entry on nobody may hold a lease of an
+    /// earlier term.
+    fn check_lead(&mut self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
         let Some(place) = self.layout.place_of(result.region) else { return Ok(()) };
-        let leads = self.status(store, place).is_some_and(|node| node.role == raft::Role::Leader);
-        if !leads {
+        let lead = self.status(store, place).filter(|node| node.role == raft::Role::Leader);
+        let Some(lead) = lead else { return Ok(()) };
+        let region = result.region.get();
+        self.invariants.fresh_reads.acknowledged(region, result.applied_index.0);
+        if result.applied_term != lead.term {
             return Ok(());
         }
         let now = self.queue.now();
@@ -96,16 +97,15 @@ impl Cluster {
             let Some(machine) = process.machine.as_ref().filter(|_| other != store) else {
                 continue;
             };
-            if self.view(other, place).apply.applied_index >= result.applied_index {
-                continue;
-            }
             let header = self.header(place);
-            if machine.reader.read(&header, || process.clock.read(now), |_| ()).is_ok() {
+            let has_lease =
+                machine.reader.read(&header, || process.clock.read(now), |_| ()).is_ok();
+            if has_lease && self.status(other, place).is_some_and(|node| node.term < lead.term) {
                 let what = format!(
-                    "store {} acknowledges up to {} of region {} while store {} has a lease",
+                    "store {} leads region {region} in term {} and serves while store {} has a \
+                     lease",
                     store + 1,
-                    result.applied_index,
-                    result.region,
+                    lead.term,
                     other + 1,
                 );
                 return Err(Broken::new("I8 one lease holder", what));

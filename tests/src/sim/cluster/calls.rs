@@ -186,7 +186,7 @@ impl Cluster {
         let is_plain_put = matches!(open.call, Call::Put { session: None, .. });
         calls.attempts.insert(attempt, number);
         let delay = self.client_delay();
-        let event = StoreEvent::Ask(Ask { attempt, header, lease, what });
+        let event = StoreEvent::Ask(Ask { attempt, header, lease, position: 0, what });
         self.queue.after(delay, Event::Store { store, life: None, event });
         let timeout = match is_plain_put && self.calls.hasty && self.calls.rng.chance(700) {
             true => Nanos(self.knobs.election_timeout().0 / 8),

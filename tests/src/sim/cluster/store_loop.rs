@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use crate::sim::event::{Answer, Ask, AskWhat, Event, StoreEvent};
+use crate::sim::invariants::fresh_reads::FreshReads;
 use crate::sim::invariants::{Broken, Sent};
 use crate::sim::layout::{store_id, store_place};
 use crate::sim::process::{STALLED_MAX, Said};
@@ -39,14 +40,19 @@ impl Cluster {
             StoreEvent::Raft(message) => {
                 let speaker = store_place(message.from_peer.as_ref().map_or(0, |p| p.store_id));
                 self.heard.insert((message.region_id, store, speaker), self.queue.now());
+                let rejected = message.message.as_ref().is_some_and(|inner| inner.reject);
                 self.tell(store, StoreMsg::Raft(*message));
+                if rejected {
+                    self.check_nodes()?;
+                }
             }
             StoreEvent::Tick => self.tick(store),
             StoreEvent::Turn => return self.turn(store),
             StoreEvent::Synced => self.synced(store),
             StoreEvent::Apply => return self.apply(store),
-            StoreEvent::Ask(ask) => self.ask(store, ask),
+            StoreEvent::Ask(ask) => self.ask(store, ask)?,
             StoreEvent::ReadNow(ask, permit) => {
+                self.check_read(store, &ask, "permit", permit.read(|_| ()).is_ok())?;
                 let answer = match permit.read(|_| self.read_engine(store, &ask.what)) {
                     Ok(answer) => {
                         self.counts.index_reads += 1;
@@ -178,7 +184,17 @@ impl Cluster {
         Ok(())
     }
 
-    fn ask(&mut self, store: usize, ask: Ask) {
+    /// I7, for a read that is being served.
+    fn check_read(&self, store: usize, ask: &Ask, by: &str, is_served: bool) -> Result<(), Broken> {
+        let region = ask.header.region;
+        let place = self.layout.place_of(region).filter(|_| is_served);
+        let Some(place) = place else { return Ok(()) };
+        let applied = self.view(store, place).apply.applied_index.0;
+        FreshReads::served(store, region.get(), applied, ask.position, by)
+    }
+
+    fn ask(&mut self, store: usize, mut ask: Ask) -> Result<(), Broken> {
+        ask.position = self.invariants.fresh_reads.position(ask.header.region.get());
         let mouth = self.processes[store].mouth();
         match &ask.what {
             AskWhat::Write(request) => {
@@ -193,12 +209,16 @@ impl Cluster {
             }
             AskWhat::Get(_) | AskWhat::Scan(..) => {
                 if ask.lease {
-                    match self.read_by_lease(store, &ask) {
-                        Ok(answer) => return self.reply_to(ask.attempt, answer),
-                        Err(ReadMiss::Refused(error)) => {
-                            return self.reply_to(ask.attempt, Answer::Error(error));
-                        }
-                        Err(ReadMiss::NoLease) => {}
+                    let answer = match self.read_by_lease(store, &ask) {
+                        Ok(answer) => Some(answer),
+                        Err(ReadMiss::Refused(error)) => Some(Answer::Error(error)),
+                        Err(ReadMiss::NoLease) => None,
+                    };
+                    if let Some(answer) = answer {
+                        let is_served = !matches!(answer, Answer::Error(_));
+                        self.check_read(store, &ask, "lease", is_served)?;
+                        self.reply_to(ask.attempt, answer);
+                        return Ok(());
                     }
                 }
                 let header = ask.header.clone();
@@ -208,6 +228,7 @@ impl Cluster {
                 self.tell(store, StoreMsg::Read(ReadRequest { header, reply }));
             }
         }
+        Ok(())
     }
 
     fn read_by_lease(&mut self, store: usize, ask: &Ask) -> Result<Answer, ReadMiss> {

@@ -11,6 +11,7 @@
 //! | [`hard_state`]        | I6: term, vote and commit index never go back               | §3.8                            |
 //! | [`promises`]          | I6: term, vote and acknowledged entries survive restarts    | §3.4, §3.8                      |
 //! | [`structure`]         | a node's indexes are in order                               | §3.5                            |
+//! | [`fresh_reads`]       | I7, I8: reads see what was acknowledged; one lease holder   | §6.4                            |
 //! | [`exactly_once`]      | I10, I11: data is exactly what the applied entries say      | §5.1, §6.3                      |
 //!
 //! I5 (acknowledged writes survive) and I7 (linearizable reads) are judged from the clients' history by
@@ -22,6 +23,7 @@
 pub mod commit_rule;
 pub mod durable;
 pub mod exactly_once;
+pub mod fresh_reads;
 pub mod hard_state;
 pub mod leader_complete;
 pub mod log_matching;
@@ -93,6 +95,8 @@ pub struct Invariants {
     pub hard_states: hard_state::HardStates,
     /// I6, in words.
     pub promises: promises::Promises,
+    /// I7, I8.
+    pub fresh_reads: fresh_reads::FreshReads,
     /// I10, I11.
     pub exactly_once: exactly_once::ExactlyOnce,
 }
