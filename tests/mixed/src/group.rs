@@ -142,7 +142,8 @@ impl Group {
             member.tick();
         }
         self.drive();
-        let (due, later) = std::mem::take(&mut self.flying).into_iter().partition(|f| f.0 <= self.round);
+        let (due, later) =
+            std::mem::take(&mut self.flying).into_iter().partition(|f| f.0 <= self.round);
         self.flying = later;
         let due: Vec<(u64, Packet)> = due;
         for (_, packet) in due {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use raft::{
-    Config, ConfChange, ConfChangeKind, ConfChangeV2, ConfState, Entry, EntryKind, HardState,
+    ConfChange, ConfChangeKind, ConfChangeV2, ConfState, Config, Entry, EntryKind, HardState,
     LogIndex, MemStorage, Message, MessageBody, NodeId, RawNode, Ready, Role, Snapshot, Term, wire,
 };
 
@@ -46,8 +46,7 @@ impl Ours {
         if !voters.is_empty() {
             disk = MemStorage::with_voters(voters.iter().copied());
             disk.start = (LogIndex(start), Term(start));
-            disk.hard_state =
-                HardState { term: Term(start), vote: None, commit: LogIndex(start) };
+            disk.hard_state = HardState { term: Term(start), vote: None, commit: LogIndex(start) };
             machine = Machine::at(start);
         }
         let node = Self::open(id, 0, &disk, &machine);
@@ -189,7 +188,8 @@ impl Peer for Ours {
     }
 
     fn receive(&mut self, bytes: &[u8]) {
-        let message = wire::decode_message(Bytes::copy_from_slice(bytes)).expect("their bytes parse");
+        let message =
+            wire::decode_message(Bytes::copy_from_slice(bytes)).expect("their bytes parse");
         // An error only says that the message was of no use (from a removed member, say).
         self.node.step(message).ok();
     }

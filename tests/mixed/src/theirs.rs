@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use protobuf::Message as _;
 use raft_rs::prelude::{
-    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Config, Entry, EntryType,
-    HardState, Message, MessageType, RaftState, RawNode, Snapshot, Storage,
+    ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Config, Entry,
+    EntryType, HardState, Message, MessageType, RaftState, RawNode, Snapshot, Storage,
 };
 use raft_rs::{GetEntriesContext, SnapshotStatus, StateRole, StorageError};
 
@@ -170,7 +170,8 @@ impl Theirs {
                 }
             };
             if let Some(Ok(conf_state)) = change {
-                let members = [&conf_state.voters, &conf_state.voters_outgoing, &conf_state.learners];
+                let members =
+                    [&conf_state.voters, &conf_state.voters_outgoing, &conf_state.learners];
                 self.removed = !members.iter().any(|ids| ids.contains(&self.id));
                 self.disk.0.borrow_mut().conf_state = conf_state;
             }

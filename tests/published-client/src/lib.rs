@@ -12,6 +12,7 @@ const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A running cluster of three stores and a scheduler.
 pub struct Playground {
+    binary: String,
     process: Child,
     dir: tempfile::TempDir,
     ready: String,
@@ -29,7 +30,7 @@ impl Playground {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ready_file = dir.path().join("ready");
         let log = std::fs::File::create(dir.path().join("playground.log")).expect("a log file");
-        let mut process = Command::new(binary)
+        let mut process = Command::new(&binary)
             .args(["playground", "--stores", "3", "--port", "0"])
             .arg("--data-dir")
             .arg(dir.path().join("data"))
@@ -41,19 +42,40 @@ impl Playground {
             .spawn()
             .expect("the playground starts");
         let ready = wait_for_file(&ready_file, &mut process);
-        Self { process, dir, ready }
+        Self { binary, process, dir, ready }
     }
 
     /// The scheduler's address, `host:port`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        json_strings(&self.ready, "endpoints").into_iter().next().expect("the ready file names an endpoint")
+        json_strings(&self.ready, "endpoints")
+            .into_iter()
+            .next()
+            .expect("the ready file names an endpoint")
     }
 
-    /// The process ids of the stores.
+    /// The process id of the store that leads most regions.
+    ///
+    /// # Panics
+    /// When the cluster cannot tell: the test cannot go on.
     #[must_use]
-    pub fn store_pids(&self) -> Vec<u32> {
-        json_numbers(&self.ready, "pid")
+    pub fn leading_store_pid(&self) -> u32 {
+        let output = Command::new(&self.binary)
+            .args(["--endpoints", &self.endpoint(), "status", "--output", "json"])
+            .output()
+            .expect("flotilla status runs");
+        let status = String::from_utf8_lossy(&output.stdout).into_owned();
+        // One object per store: {"address":"…","id":"3","leaders":2,…}.
+        let stores = status.split("{\"address\":\"").skip(1);
+        let led =
+            stores.filter_map(|s| Some((number_after(s, "\"leaders\":")?, s.split('"').next()?)));
+        let (_, address) = led.max().expect("the status lists stores");
+        // One object per process: {"address":"…","log":"…","name":"store-1","pid":"4711"}.
+        let processes = self.ready.split("{\"address\":\"").skip(1);
+        let found = processes
+            .filter(|p| p.starts_with(address))
+            .find_map(|p| number_after(p, "\"pid\":\""));
+        found.expect("the ready file lists every store")
     }
 
     /// Where the cluster keeps its data and its log.
@@ -95,7 +117,10 @@ fn wait_for_file(path: &std::path::Path, process: &mut Child) -> String {
         if let Ok(Some(status)) = process.try_wait() {
             panic!("the playground ended with {status} before it was ready");
         }
-        assert!(Instant::now() < deadline, "the playground was not ready within {READY_WAIT_MAX:?}");
+        assert!(
+            Instant::now() < deadline,
+            "the playground was not ready within {READY_WAIT_MAX:?}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -106,17 +131,14 @@ fn json_strings(text: &str, name: &str) -> Vec<String> {
     let Some(open) = text[at..].find('[') else { return Vec::new() };
     let list = &text[at + open + 1..];
     let list = &list[..list.find(']').unwrap_or(list.len())];
-    list.split(',').map(|s| s.trim().trim_matches('"').to_owned()).filter(|s| !s.is_empty()).collect()
+    list.split(',')
+        .map(|s| s.trim().trim_matches('"').to_owned())
+        .filter(|s| !s.is_empty())
+        .collect()
 }
 
-/// Every number that follows `"name":`.
-fn json_numbers(text: &str, name: &str) -> Vec<u32> {
-    text.split(&format!("\"{name}\":"))
-        .skip(1)
-        .filter_map(|rest| {
-            let digits: String =
-                rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().ok()
-        })
-        .collect()
+/// The number right after `mark`.
+fn number_after(text: &str, mark: &str) -> Option<u32> {
+    let rest = &text[text.find(mark)? + mark.len()..];
+    rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
 }

@@ -35,7 +35,8 @@ async fn every_raw_verb_agrees_with_a_model() {
     // More than one 16 KiB batch of the client's.
     let model: BTreeMap<String, String> = (0..2_000).map(pair).collect();
     client.batch_put(model.clone()).await.expect("batch_put");
-    let some: Vec<String> = model.keys().step_by(7).cloned().chain(["no such".to_owned()]).collect();
+    let some: Vec<String> =
+        model.keys().step_by(7).cloned().chain(["no such".to_owned()]).collect();
     let got = plain(client.batch_get(some).await.expect("batch_get"));
     let want: Vec<_> = model
         .iter()
@@ -62,8 +63,14 @@ async fn every_raw_verb_agrees_with_a_model() {
     ];
     assert_eq!(client.batch_scan(ranges, 100).await.expect("batch_scan").len(), 8);
 
-    client.batch_delete(vec!["key/00100".to_owned(), "key/00101".to_owned()]).await.expect("delete");
-    client.delete_range("key/00102".to_owned().."key/00200".to_owned()).await.expect("delete_range");
+    client
+        .batch_delete(vec!["key/00100".to_owned(), "key/00101".to_owned()])
+        .await
+        .expect("delete");
+    client
+        .delete_range("key/00102".to_owned().."key/00200".to_owned())
+        .await
+        .expect("delete_range");
     let left = client.scan_keys(range, 1_000).await.expect("scan_keys");
     assert_eq!(left.len(), 50, "key/00200 ..= key/00249 are left");
 }
@@ -81,12 +88,9 @@ async fn oversized_input_is_refused_and_harms_nothing() {
 /// One writer per key, so that every read has one right answer; a write whose outcome the client does not know is written
 /// again until it is acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_store_loses_nothing_acknowledged() {
+async fn a_killed_leader_loses_nothing_acknowledged() {
     let playground = Playground::start();
     let client = connect(&playground).await;
-    let pids = playground.store_pids();
-    assert_eq!(pids.len(), 3, "three stores");
-
     let writer = |worker: usize| {
         let client = client.clone();
         tokio::spawn(async move {
@@ -109,7 +113,7 @@ async fn a_killed_store_loses_nothing_acknowledged() {
     };
     let writers: Vec<_> = (0..4).map(writer).collect();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    signal("-KILL", pids[0]);
+    signal("-KILL", playground.leading_store_pid());
     let mut total = 0;
     for writer in writers {
         let (acknowledged, refused) = writer.await.expect("the writer ends");
@@ -118,8 +122,10 @@ async fn a_killed_store_loses_nothing_acknowledged() {
         for chunk in acknowledged.chunks(500) {
             let keys: Vec<String> = chunk.iter().map(|p| p.0.clone()).collect();
             let got = plain(client.batch_get(keys).await.expect("batch_get"));
-            let want: Vec<_> =
-                chunk.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())).collect();
+            let want: Vec<_> = chunk
+                .iter()
+                .map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes()))
+                .collect();
             assert_eq!(got, want, "every acknowledged write is there");
         }
         println!("{} acknowledged, {refused} refused", acknowledged.len());

@@ -60,6 +60,7 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
         think: PAUSE,
         astray_per_mille: 0,
         hasty: false,
+        probes: false,
         keys: 0,
         network: NetworkKnobs::CALM,
         disk: DiskKnobs::CALM,

@@ -48,11 +48,13 @@ pub enum FaultKind {
     /// The leader is cut off with what it is being asked; when its successor has settled, that one crashes and the old one
     /// comes back.
     Usurp,
+    /// The leader's disk is slow and the leader is cut off; it is back, deposed, before what it wrote is durable.
+    SlowLeader,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 18] = [
+    pub const ALL: [FaultKind; 19] = [
         FaultKind::Isolate,
         FaultKind::Split,
         FaultKind::OneWay,
@@ -71,6 +73,7 @@ impl FaultKind {
         FaultKind::LateEcho,
         FaultKind::TransferIsolate,
         FaultKind::Usurp,
+        FaultKind::SlowLeader,
     ];
 }
 
@@ -200,6 +203,7 @@ impl Nemesis {
             FaultKind::LateEcho => self.late_echo(view, leader),
             FaultKind::TransferIsolate => self.transfer_isolate(view, leader, store),
             FaultKind::Usurp => self.usurp(view, leader),
+            FaultKind::SlowLeader => self.slow_leader(view, leader),
         }
     }
 
@@ -327,6 +331,20 @@ impl Nemesis {
             (Nanos::ZERO, Fault::Transfer(region, to)),
             (begin, Fault::Cut(links.clone())),
             (end, Fault::Mend(links)),
+        ]
+    }
+
+    fn slow_leader(&mut self, view: &View, leader: usize) -> Vec<(Nanos, Fault)> {
+        let others = (0..view.stores).filter(|other| *other != leader);
+        let links: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
+        let begin = self.elections(view, 0, 3);
+        let back = begin + self.elections(view, 10, 25);
+        let end = back + self.elections(view, 10, 30);
+        vec![
+            (Nanos::ZERO, Fault::SlowDisk(leader, true)),
+            (begin, Fault::Cut(links.clone())),
+            (back, Fault::Mend(links)),
+            (end, Fault::SlowDisk(leader, false)),
         ]
     }
 

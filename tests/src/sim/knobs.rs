@@ -65,6 +65,8 @@ pub struct Knobs {
     pub astray_per_mille: u64,
     /// Whether clients give plain puts up early now and then, and go on: an isolated leader then collects many.
     pub hasty: bool,
+    /// Whether every turn of a store looks at whether it would serve fresh reads; leases are then always in use.
+    pub probes: bool,
     /// Keys of each kind (plain, deletable, appended) per region.
     pub keys: u64,
     /// The network during the faults.
@@ -111,6 +113,7 @@ impl Knobs {
             think: Nanos::millis(*rng.pick(&[2, 5, 20, 50])),
             astray_per_mille: *rng.pick(&[0, 50, 200, 400]),
             hasty: rng.chance(300),
+            probes: rng.chance(500),
             keys: rng.between(1, 3),
             network: draw_network(rng, election),
             disk: draw_disk(rng, election),

@@ -13,19 +13,24 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Every bug that can show in clusters as simulated here: memberships and ranges do not change yet, so the defences of
-    /// those changes are proved by the tests of their own crates.
+    /// Every bug that can show in clusters as simulated here. Memberships and ranges do not change yet, so the defences of
+    /// those changes are proved by the tests of their own crates. Three more are covered by a second defence and change
+    /// nothing that can be seen: reads also need a delegate, which exists only once the leader's own entry is applied, and
+    /// the store itself proposes nothing while it hands the lead over.
     pub fn all() -> Vec<Bug> {
         use raft::planted::Bug as Core;
         use raftstore::planted::Bug as Store;
-        let of_membership = [
+        let hidden = [
             Core::CampaignWithPendingConfChange,
             Core::ManyPendingConfChanges,
             Core::JointQuorumWithoutOutgoing,
             Core::RemovedLeaderStays,
+            Core::ReadIndexBeforeOwnTermCommit,
+            Core::TransferDoesNotBlockProposals,
         ];
-        let core = Core::ALL.into_iter().filter(|bug| !of_membership.contains(bug));
-        let store = Store::ALL.into_iter().filter(|bug| *bug != Store::EpochNotCheckedAtApply);
+        let core = Core::ALL.into_iter().filter(|bug| !hidden.contains(bug));
+        let of_store = [Store::EpochNotCheckedAtApply, Store::ReadBeforeApplied];
+        let store = Store::ALL.into_iter().filter(|bug| !of_store.contains(bug));
         core.map(Bug::Raft).chain(store.map(Bug::Store)).collect()
     }
 

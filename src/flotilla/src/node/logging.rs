@@ -33,7 +33,9 @@ pub(crate) fn start(settings: &Settings) -> Result<(Logger, slog_async::AsyncGua
     })?;
     let (drain, guard) = match settings.log_format {
         Format::Text => {
-            let decorator = slog_term::TermDecorator::new().stderr().build();
+            let decorator = slog_term::TermDecorator::new().stderr();
+            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let decorator = if plain { decorator.force_plain() } else { decorator }.build();
             let drain = slog_term::FullFormat::new(decorator).use_utc_timestamp().build();
             slog_async::Async::new(drain.ignore_res()).chan_size(CHANNEL_RECORDS).build_with_guard()
         }

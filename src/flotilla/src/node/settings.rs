@@ -134,9 +134,11 @@ pub(crate) fn take<T: DeserializeOwned>(table: &mut Table, names: &[&str]) -> Re
 
 /// The table as a typed value; the error names the setting.
 pub(crate) fn into<T: DeserializeOwned>(table: Table) -> Result<T, Failure> {
-    table
-        .try_into()
-        .map_err(|error| Failure::Usage(format!("settings: {}", error.to_string().trim())))
+    table.try_into().map_err(|error: toml::de::Error| {
+        let lines = error.to_string();
+        let words: Vec<&str> = lines.split_whitespace().collect();
+        Failure::Usage(format!("settings: {}", words.join(" ")))
+    })
 }
 
 /// Every default.

@@ -92,26 +92,20 @@ impl Cluster {
         if result.applied_term != lead.term {
             return Ok(());
         }
-        let now = self.queue.now();
-        for (other, process) in self.processes.iter().enumerate() {
-            let Some(machine) = process.machine.as_ref().filter(|_| other != store) else {
-                continue;
-            };
-            let header = self.header(place);
-            let has_lease =
-                machine.reader.read(&header, || process.clock.read(now), |_| ()).is_ok();
-            if has_lease && self.status(other, place).is_some_and(|node| node.term < lead.term) {
+        let deposed = |other: &usize| *other != store && self.term(*other, place) < lead.term.0;
+        match self.lease_holders(place).find(deposed) {
+            None => Ok(()),
+            Some(holder) => {
                 let what = format!(
                     "store {} leads region {region} in term {} and serves while store {} has a \
                      lease",
                     store + 1,
                     lead.term,
-                    other + 1,
+                    holder + 1,
                 );
-                return Err(Broken::new("I8 one lease holder", what));
+                Err(Broken::new("I8 one lease holder", what))
             }
         }
-        Ok(())
     }
 
     fn check_applied(&mut self, store: usize, result: &ApplyResult) -> Result<(), Broken> {

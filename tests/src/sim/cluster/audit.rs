@@ -66,9 +66,35 @@ impl Cluster {
         let get = |key: Key| engine.get(Cf::Raft, &key.encode()).ok().flatten();
         let hard = get(Key::HardState(id)).and_then(|bytes| eraftpb::HardState::decode(bytes).ok());
         let hard = hard.unwrap_or_default();
-        let apply = get(Key::ApplyState(id)).and_then(|bytes| ApplyState::decode(&bytes));
+        let apply = self.apply_state(store, region);
         let log = self.log_bounds(store, id);
-        StoreView { term: hard.term, commit: hard.commit, apply: apply.unwrap_or_default(), log }
+        StoreView { term: hard.term, commit: hard.commit, apply, log }
+    }
+
+    /// How far the data of a region on a store has got.
+    pub(super) fn apply_state(&self, store: usize, region: usize) -> ApplyState {
+        let key = Key::ApplyState(RegionId::from(self.layout.regions[region].id)).encode();
+        let stored = self.processes[store].engine.get(Cf::Raft, &key).ok().flatten();
+        stored.and_then(|bytes| ApplyState::decode(&bytes)).unwrap_or_default()
+    }
+
+    /// The term of a region's node on a store; 0 if the process is down.
+    pub(super) fn term(&self, store: usize, region: usize) -> u64 {
+        self.status(store, region).map_or(0, |node| node.term.0)
+    }
+
+    /// Whether a store would now serve a read of the region by lease.
+    pub(super) fn has_lease(&self, store: usize, region: usize) -> bool {
+        let (process, now) = (&self.processes[store], self.now());
+        let header = self.header(region);
+        process.machine.as_ref().is_some_and(|machine| {
+            machine.reader.read(&header, || process.clock.read(now), |_| ()).is_ok()
+        })
+    }
+
+    /// The stores that hold a lease of the region.
+    pub(super) fn lease_holders(&self, region: usize) -> impl Iterator<Item = usize> {
+        (0..self.processes.len()).filter(move |store| self.has_lease(*store, region))
     }
 
     /// The index of the snapshot whose installation the store must finish, or 0.

@@ -48,7 +48,7 @@ impl Cluster {
         }
         if self.processes[store].slow_disk {
             let election = self.knobs.election_timeout();
-            delay += self.disk_rng.span(Nanos(election.0 / 8), election.times(3));
+            delay += self.disk_rng.span(Nanos(election.0 / 8), election.times(4));
         }
         delay
     }

@@ -147,6 +147,9 @@ impl Cluster {
             let delay = self.process_rng.span(Nanos::micros(50), Nanos::millis(20));
             self.to_life(store, delay, StoreEvent::Install(Box::new(install)));
         }
+        if self.knobs.probes {
+            self.probe_lease(store)?;
+        }
         Ok(())
     }
 
@@ -180,7 +183,39 @@ impl Cluster {
             rule.sent(sent, |index| self.term_at(from, message.region_id, index))?;
         }
         self.invariants.commit_rule = rule;
-        self.counts.leaders += (self.invariants.one_leader.count() - leaders) as u64;
+        if self.invariants.one_leader.count() > leaders {
+            self.counts.leaders += 1;
+            self.check_election(from, message.region_id)?;
+        }
+        Ok(())
+    }
+
+    /// I8: nobody is elected while a lease is held (Raft thesis §6.4.1).
+    fn check_election(&self, store: usize, region: u64) -> Result<(), Broken> {
+        let place = self.layout.place_of(region.into());
+        let Some(place) = place else { return Ok(()) };
+        match self.lease_holders(place).find(|other| *other != store) {
+            Some(holder) if self.term(holder, place) < self.term(store, place) => {
+                let what = format!(
+                    "store {} is elected in region {region} while store {} has a lease",
+                    store + 1,
+                    holder + 1
+                );
+                Err(Broken::new("I8 one lease holder", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I7: a store that would serve reads by lease now would serve fresh ones.
+    fn probe_lease(&self, store: usize) -> Result<(), Broken> {
+        for (place, region) in self.layout.regions.iter().enumerate() {
+            if self.has_lease(store, place) {
+                let position = self.invariants.fresh_reads.position(region.id);
+                let applied = self.apply_state(store, place).applied_index.0;
+                FreshReads::served(store, region.id, applied, position, "lease")?;
+            }
+        }
         Ok(())
     }
 
@@ -189,7 +224,7 @@ impl Cluster {
         let region = ask.header.region;
         let place = self.layout.place_of(region).filter(|_| is_served);
         let Some(place) = place else { return Ok(()) };
-        let applied = self.view(store, place).apply.applied_index.0;
+        let applied = self.apply_state(store, place).applied_index.0;
         FreshReads::served(store, region.get(), applied, ask.position, by)
     }
 
