@@ -79,9 +79,8 @@ async fn verify(client: &Client, writer: u64, journal: &Journal, cluster: &Clust
     }
     let (acknowledged, tried) = journal.counter;
     let counter = client.get(format!("c{writer}")).await.expect("reads work");
-    let counter: u64 = counter.map_or(0, |text| {
-        std::str::from_utf8(&text).expect("ours").parse().expect("a number")
-    });
+    let counter: u64 = counter
+        .map_or(0, |text| std::str::from_utf8(&text).expect("ours").parse().expect("a number"));
     assert!((acknowledged..=tried).contains(&counter), "counter {counter} of {journal:?}");
     let (once, unknown) = journal.appended;
     let length = client.get(format!("a{writer}")).await.expect("reads work");
@@ -123,7 +122,8 @@ async fn progress(load: &Load, cluster: &Cluster, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_kill_9() {
     let mut cluster = Cluster::start(3).await;
-    let client = cluster.client(Settings { budget: Duration::from_secs(30), ..Settings::default() }).await;
+    let client =
+        cluster.client(Settings { budget: Duration::from_secs(30), ..Settings::default() }).await;
     let load = Arc::new(Load { stop: AtomicBool::new(false), acknowledged: AtomicU64::new(0) });
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| tokio::spawn(write(writer, client.clone(), Arc::clone(&load))))
@@ -162,7 +162,8 @@ async fn what_was_acknowledged_survives_kill_9() {
     cluster.scheduler.kill();
     cluster.scheduler.start();
     cluster.stores.iter_mut().for_each(harness::Node::start);
-    let reader = cluster.client(Settings { budget: Duration::from_secs(30), ..Settings::default() }).await;
+    let reader =
+        cluster.client(Settings { budget: Duration::from_secs(30), ..Settings::default() }).await;
     for (writer, journal) in (0..).zip(&journals) {
         verify(&reader, writer, journal, &cluster).await;
     }

@@ -35,11 +35,13 @@ async fn a_store_refuses_what_is_not_its_own() {
     let dir = first.dir.path().to_owned();
 
     let data = first.stores[0].data_dir.display().to_string();
-    let in_use = ["store", "--addr", &addr, "--schedulers", &first.endpoints[0], "--data-dir", &data];
+    let in_use =
+        ["store", "--addr", &addr, "--schedulers", &first.endpoints[0], "--data-dir", &data];
     one_line(&run(&dir, &in_use), 1, &[&data]);
 
     first.stores[0].kill();
-    let foreign = ["store", "--addr", &addr, "--schedulers", &second.endpoints[0], "--data-dir", &data];
+    let foreign =
+        ["store", "--addr", &addr, "--schedulers", &second.endpoints[0], "--data-dir", &data];
     one_line(&run(&dir, &foreign), 1, &["cluster"]);
 
     let standalone = ["store", "--standalone", "--addr", &addr, "--data-dir", &data];
@@ -57,7 +59,8 @@ async fn a_store_refuses_what_is_not_its_own() {
     let data = second.stores[0].data_dir.clone();
     std::fs::write(data.join("CURRENT"), b"nonsense\n").expect("the file is there");
     let shown = data.display().to_string();
-    let broken = ["store", "--addr", &addr, "--schedulers", &second.endpoints[0], "--data-dir", &shown];
+    let broken =
+        ["store", "--addr", &addr, "--schedulers", &second.endpoints[0], "--data-dir", &shown];
     one_line(&run(&dir, &broken), 1, &[]);
 }
 
@@ -85,7 +88,8 @@ async fn the_services_run_over_a_bare_engine() {
         proto::tikvpb::tikv_client::TikvClient::connect(url.clone()).await.ok()
     })
     .await;
-    let put = proto::kvrpcpb::RawPutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+    let put =
+        proto::kvrpcpb::RawPutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
     let answer = tikv.raw_put(put).await.expect("it serves").into_inner();
     assert_eq!(answer.error, "");
     let get = proto::kvrpcpb::RawGetRequest { key: "k".into(), ..Default::default() };

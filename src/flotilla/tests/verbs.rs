@@ -57,7 +57,10 @@ fn the_verbs_do_what_they_say() {
     assert_eq!(code(&unasked), 2, "{}", stderr(&unasked));
     assert_eq!(code(&playground.flotilla(&["del-range", "--yes"])), 2, "no range is no range");
     ok(&playground, &["del-range", "--prefix", "k", "--yes"]);
-    assert_eq!(ok(&playground, &["scan", "-o", "json"]), "[{\"key_b64\":\"//8=\",\"value\":\"end\"}]\n");
+    assert_eq!(
+        ok(&playground, &["scan", "-o", "json"]),
+        "[{\"key_b64\":\"//8=\",\"value\":\"end\"}]\n"
+    );
     ok(&playground, &["del-range", "--all", "--yes"]);
     assert_eq!(ok(&playground, &["scan"]), "");
 
@@ -106,13 +109,17 @@ fn mistakes_are_told(playground: &Playground) {
 }
 
 fn load_and_export(playground: &Playground) {
-    let stanza = |n: usize| format!("Package: pkg{n:04}\nVersion: {n}\nDescription: the {n}th\n .\n more\n");
+    let stanza =
+        |n: usize| format!("Package: pkg{n:04}\nVersion: {n}\nDescription: the {n}th\n .\n more\n");
     let input: String = (0..500).map(|n| stanza(n) + "\n").collect();
     let args = ["load", "--format", "debian-stanzas", "--batch", "7"];
     let load = playground.flotilla_with(&args, input.as_bytes());
     assert_eq!(code(&load), 0, "{}", stderr(&load));
     assert!(stderr(&load).contains("500 records"), "{}", stderr(&load));
-    assert_eq!(playground.flotilla(&["get", "pkg0123", "-o", "raw"]).stdout, stanza(123).as_bytes());
+    assert_eq!(
+        playground.flotilla(&["get", "pkg0123", "-o", "raw"]).stdout,
+        stanza(123).as_bytes()
+    );
     assert_eq!(ok(playground, &["scan", "--prefix", "pkg049", "-k"]).lines().count(), 10);
 
     let exported = ok(playground, &["export"]);
@@ -133,11 +140,10 @@ fn load_and_export(playground: &Playground) {
 }
 
 fn status_is_healthy_until_a_store_dies(playground: &Playground) {
-    let status: serde_json::Value =
-        harness::wait_for("a healthy cluster", || {
-            let output = playground.flotilla(&["status", "-o", "json"]);
-            (code(&output) == 0).then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
-        });
+    let status: serde_json::Value = harness::wait_for("a healthy cluster", || {
+        let output = playground.flotilla(&["status", "-o", "json"]);
+        (code(&output) == 0).then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    });
     assert_eq!(status["stores"].as_array().map(Vec::len), Some(3));
     assert_eq!(status["healthy"], true);
     assert!(status["cluster_id"].is_string(), "a u64 is text in JSON");

@@ -58,6 +58,7 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
         read_mode: ReadMode::Lease,
         clients: 0,
         think: PAUSE,
+        reads_per_mille: 0,
         astray_per_mille: 0,
         hasty: false,
         probes: false,

@@ -61,6 +61,8 @@ pub struct Knobs {
     pub clients: usize,
     /// Mean pause of a client between two operations.
     pub think: Nanos,
+    /// Calls that are replaced by a get, per mille: while nobody writes, every log is as good as any other.
+    pub reads_per_mille: u64,
     /// Attempts that go to any store instead of the one believed to lead, per mille.
     pub astray_per_mille: u64,
     /// Whether clients give plain puts up early now and then, and go on: an isolated leader then collects many.
@@ -111,6 +113,7 @@ impl Knobs {
             ]),
             clients: rng.between(2, 6) as usize,
             think: Nanos::millis(*rng.pick(&[2, 5, 20, 50])),
+            reads_per_mille: *rng.pick(&[0, 0, 0, 700, 970]),
             astray_per_mille: *rng.pick(&[0, 50, 200, 400]),
             hasty: rng.chance(300),
             probes: rng.chance(500),

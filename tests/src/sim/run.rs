@@ -106,7 +106,7 @@ impl Run {
     fn new(seed: u64, timeline_lines_max: usize) -> Run {
         let knobs = Knobs::draw(seed);
         let layout = Layout::new(knobs.stores, knobs.regions, knobs.keys);
-        let workload = Workload::new(seed, knobs.clients, knobs.think, layout.clone());
+        let workload = Workload::new(seed, &knobs, layout.clone());
         let store_config = store_config(seed, &knobs);
         let answered = vec![0; knobs.clients];
         let setup = Setup { seed, knobs, layout, store_config, timeline_lines_max, record: true };

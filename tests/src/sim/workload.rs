@@ -4,6 +4,7 @@
 //! session and are asked until answered: exactly-once is theirs to prove.
 
 use super::call::Call;
+use super::knobs::Knobs;
 use super::layout::Layout;
 use super::record::{KeyKind, append_value, put_value};
 use super::rng::{Rng, Stream};
@@ -27,17 +28,19 @@ pub struct Workload {
     clients: Vec<Client>,
     layout: Layout,
     think: Nanos,
+    reads_per_mille: u64,
     token: u64,
     rng: Rng,
 }
 
 impl Workload {
-    /// `clients` clients that have done nothing yet.
-    pub fn new(seed: u64, clients: usize, think: Nanos, layout: Layout) -> Workload {
-        let clients = (0..clients).map(|_| Client::default()).collect();
+    /// Clients that have done nothing yet.
+    pub fn new(seed: u64, knobs: &Knobs, layout: Layout) -> Workload {
+        let Knobs { think, reads_per_mille, .. } = *knobs;
+        let clients = (0..knobs.clients).map(|_| Client::default()).collect();
         // A stream of the clients' own, apart from the one that delays their messages.
         let rng = Rng::new(seed.rotate_left(32), Stream::Clients);
-        Workload { clients, layout, think, token: 0, rng }
+        Workload { clients, layout, think, reads_per_mille, token: 0, rng }
     }
 
     /// Number of clients.
@@ -60,6 +63,9 @@ impl Workload {
             return Call::OpenSession { key, client: session };
         }
         let region = self.rng.below(self.layout.regions.len() as u64) as usize;
+        if self.rng.chance(self.reads_per_mille) {
+            return Call::Get { key: self.rng.pick(&self.layout.keys).clone() };
+        }
         match self.rng.below(100) {
             0..22 => {
                 let key = self.rng.pick(&self.layout.keys).clone();

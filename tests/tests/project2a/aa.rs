@@ -262,7 +262,8 @@ fn candidate_start_new_election_2aa() {
 
 #[test]
 fn leader_election_in_one_round_rpc_2aa() {
-    let table: &[(u64, &[(u64, bool)], Role)] = &[
+    type Row = (u64, &'static [(u64, bool)], Role);
+    let table: &[Row] = &[
         (1, &[], Role::Leader),
         (3, &[(2, true), (3, true)], Role::Leader),
         (3, &[(2, true)], Role::Leader),

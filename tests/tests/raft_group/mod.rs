@@ -13,10 +13,10 @@ use raft::{
 };
 
 /// Ticks of the election timeout in every test here; the real one is drawn from `[10, 20)`.
-pub const ELECTION_TICKS: u32 = 10;
+pub(crate) const ELECTION_TICKS: u32 = 10;
 
 /// A configuration of plain Raft.
-pub fn plain(id: u64) -> Config {
+pub(crate) fn plain(id: u64) -> Config {
     Config {
         id: NodeId(id),
         election_timeout_ticks: ELECTION_TICKS,
@@ -31,7 +31,7 @@ pub fn plain(id: u64) -> Config {
 }
 
 /// A log whose entries have these terms, from index 1, and the last of them as the node's term.
-pub fn log_of(voters: u64, terms: &[u64]) -> MemStorage {
+pub(crate) fn log_of(voters: u64, terms: &[u64]) -> MemStorage {
     let mut storage = MemStorage::with_voters(1..=voters);
     storage.append(&entries(1, terms));
     storage.hard_state.term = Term(terms.last().copied().unwrap_or(0));
@@ -39,18 +39,18 @@ pub fn log_of(voters: u64, terms: &[u64]) -> MemStorage {
 }
 
 /// Entries of these terms from `first` on, each with its index as data.
-pub fn entries(first: u64, terms: &[u64]) -> Vec<Entry> {
+pub(crate) fn entries(first: u64, terms: &[u64]) -> Vec<Entry> {
     (first..).zip(terms).map(|(index, term)| entry(index, *term)).collect()
 }
 
 /// One entry with data.
-pub fn entry(index: u64, term: u64) -> Entry {
+pub(crate) fn entry(index: u64, term: u64) -> Entry {
     let data = Bytes::from(format!("{index}@{term}"));
     Entry { index: LogIndex(index), term: Term(term), data, ..Entry::default() }
 }
 
 /// The node's term and vote before it starts.
-pub fn with_state(
+pub(crate) fn with_state(
     mut storage: MemStorage,
     term: u64,
     vote: Option<u64>,
@@ -62,12 +62,12 @@ pub fn with_state(
 }
 
 /// A message.
-pub fn message(from: u64, to: u64, term: u64, body: MessageBody) -> Message {
+pub(crate) fn message(from: u64, to: u64, term: u64, body: MessageBody) -> Message {
     Message { from: NodeId(from), to: NodeId(to), term: Term(term), body }
 }
 
 /// An append of entries after a position.
-pub fn append(prev: (u64, u64), entries: Vec<Entry>, commit: u64) -> MessageBody {
+pub(crate) fn append(prev: (u64, u64), entries: Vec<Entry>, commit: u64) -> MessageBody {
     MessageBody::Append(Append {
         prev_index: LogIndex(prev.0),
         prev_term: Term(prev.1),
@@ -77,12 +77,12 @@ pub fn append(prev: (u64, u64), entries: Vec<Entry>, commit: u64) -> MessageBody
 }
 
 /// A heartbeat without a read round.
-pub fn heartbeat(commit: u64) -> MessageBody {
+pub(crate) fn heartbeat(commit: u64) -> MessageBody {
     MessageBody::Heartbeat { commit: LogIndex(commit), context: Bytes::new() }
 }
 
 /// A request for a vote by a candidate whose log ends at a position.
-pub fn request_vote(last: (u64, u64)) -> MessageBody {
+pub(crate) fn request_vote(last: (u64, u64)) -> MessageBody {
     MessageBody::RequestVote(VoteRequest {
         last_index: LogIndex(last.0),
         last_term: Term(last.1),
@@ -91,34 +91,34 @@ pub fn request_vote(last: (u64, u64)) -> MessageBody {
 }
 
 /// One node, its disk, and what it has applied.
-pub struct Member {
+pub(crate) struct Member {
     /// The node.
-    pub node: RawNode<MemStorage>,
+    pub(crate) node: RawNode<MemStorage>,
     /// Entries with data that were applied, in order.
-    pub applied: Vec<Entry>,
+    pub(crate) applied: Vec<Entry>,
     /// How many snapshots it has installed.
-    pub snapshots: usize,
+    pub(crate) snapshots: usize,
 }
 
 impl Member {
     /// A node over a log.
-    pub fn new(config: &Config, storage: MemStorage) -> Member {
+    pub(crate) fn new(config: &Config, storage: MemStorage) -> Member {
         let node = RawNode::new(config, storage).expect("a valid configuration");
         Member { node, applied: Vec::new(), snapshots: 0 }
     }
 
     /// Node `id` of `voters` with an empty log.
-    pub fn fresh(id: u64, voters: u64) -> Member {
+    pub(crate) fn fresh(id: u64, voters: u64) -> Member {
         Member::new(&plain(id), MemStorage::with_voters(1..=voters))
     }
 
     /// Node 1 of `voters`, elected, with everything so far acknowledged by nobody else.
-    pub fn leader(voters: u64) -> Member {
+    pub(crate) fn leader(voters: u64) -> Member {
         Member::leader_over(voters, MemStorage::with_voters(1..=voters))
     }
 
     /// Node 1 of `voters` over a log, elected in the next term.
-    pub fn leader_over(voters: u64, storage: MemStorage) -> Member {
+    pub(crate) fn leader_over(voters: u64, storage: MemStorage) -> Member {
         let mut member = Member::new(&plain(1), storage);
         member.node.campaign();
         member.work();
@@ -131,14 +131,14 @@ impl Member {
     }
 
     /// Steps a message and does the work; returns what the node sends.
-    pub fn step(&mut self, message: Message) -> Vec<Message> {
+    pub(crate) fn step(&mut self, message: Message) -> Vec<Message> {
         // Refused messages are part of the scenarios.
         self.node.step(message).ok();
         self.work()
     }
 
     /// Ticks and does the work; returns what the node sends.
-    pub fn tick(&mut self, ticks: u32) -> Vec<Message> {
+    pub(crate) fn tick(&mut self, ticks: u32) -> Vec<Message> {
         let mut sent = Vec::new();
         for _ in 0..ticks {
             self.node.tick();
@@ -148,14 +148,14 @@ impl Member {
     }
 
     /// Proposes a command and does the work; returns what the node sends.
-    pub fn propose(&mut self, data: &str) -> Vec<Message> {
+    pub(crate) fn propose(&mut self, data: &str) -> Vec<Message> {
         let data = Bytes::copy_from_slice(data.as_bytes());
         self.node.propose(Bytes::new(), data).ok();
         self.work()
     }
 
     /// Persists, applies and sends until the node wants nothing more.
-    pub fn work(&mut self) -> Vec<Message> {
+    pub(crate) fn work(&mut self) -> Vec<Message> {
         let mut sent = Vec::new();
         while self.node.has_ready() {
             let mut ready = self.node.ready();
@@ -191,53 +191,53 @@ impl Member {
     }
 
     /// Its term.
-    pub fn term(&self) -> u64 {
+    pub(crate) fn term(&self) -> u64 {
         self.node.term().get()
     }
 
     /// Its role.
-    pub fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         self.node.role()
     }
 
     /// The leader it knows; 0 for none.
-    pub fn leader_id(&self) -> u64 {
+    pub(crate) fn leader_id(&self) -> u64 {
         self.node.leader_id().map_or(0, NodeId::get)
     }
 
     /// Its commit index.
-    pub fn commit(&self) -> u64 {
+    pub(crate) fn commit(&self) -> u64 {
         self.node.commit_index().get()
     }
 
     /// `(index, term)` of every entry of its log.
-    pub fn log(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn log(&self) -> Vec<(u64, u64)> {
         let entries = &self.node.storage().entries;
         entries.iter().map(|e| (e.index.get(), e.term.get())).collect()
     }
 
     /// The data of what it has applied.
-    pub fn applied_data(&self) -> Vec<String> {
+    pub(crate) fn applied_data(&self) -> Vec<String> {
         self.applied.iter().map(|e| String::from_utf8_lossy(&e.data).into_owned()).collect()
     }
 
     /// What the leader knows of a member: `(matched, next)`.
-    pub fn progress(&self, id: u64) -> Option<(u64, u64)> {
+    pub(crate) fn progress(&self, id: u64) -> Option<(u64, u64)> {
         let status = self.node.status();
         let found = status.progress.iter().find(|p| p.id == NodeId(id));
         found.map(|p| (p.matched.get(), p.next.get()))
     }
 
     /// The voters as of what it has applied.
-    pub fn voters(&self) -> Vec<u64> {
+    pub(crate) fn voters(&self) -> Vec<u64> {
         self.node.storage().conf_state.voters.iter().map(|id| id.get()).collect()
     }
 }
 
 /// A group and the network between its members. Ids without a member swallow what they are sent.
-pub struct Group {
+pub(crate) struct Group {
     /// The members that live.
-    pub members: BTreeMap<u64, Member>,
+    pub(crate) members: BTreeMap<u64, Member>,
     cut: BTreeSet<(u64, u64)>,
     dropped: BTreeSet<&'static str>,
     queue: VecDeque<Message>,
@@ -245,17 +245,20 @@ pub struct Group {
 
 impl Group {
     /// `n` nodes with empty logs.
-    pub fn new(n: u64) -> Group {
+    pub(crate) fn new(n: u64) -> Group {
         Group::over((1..=n).map(|_| Some(MemStorage::with_voters(1..=n))).collect())
     }
 
     /// Nodes over these logs; `None` is a dead one.
-    pub fn over(storages: Vec<Option<MemStorage>>) -> Group {
+    pub(crate) fn over(storages: Vec<Option<MemStorage>>) -> Group {
         Group::configured(storages, |_| {})
     }
 
     /// Nodes over these logs, each configuration adjusted.
-    pub fn configured(storages: Vec<Option<MemStorage>>, adjust: impl Fn(&mut Config)) -> Group {
+    pub(crate) fn configured(
+        storages: Vec<Option<MemStorage>>,
+        adjust: impl Fn(&mut Config),
+    ) -> Group {
         let live = (1..).zip(storages).filter_map(|(id, storage)| {
             let mut config = plain(id);
             adjust(&mut config);
@@ -270,50 +273,50 @@ impl Group {
     }
 
     /// A member.
-    pub fn at(&mut self, id: u64) -> &mut Member {
+    pub(crate) fn at(&mut self, id: u64) -> &mut Member {
         self.members.get_mut(&id).expect("the member lives")
     }
 
     /// Makes a node campaign and delivers everything.
-    pub fn campaign(&mut self, id: u64) {
+    pub(crate) fn campaign(&mut self, id: u64) {
         self.at(id).node.campaign();
         self.settle();
     }
 
     /// Proposes at a node and delivers everything.
-    pub fn propose(&mut self, id: u64, data: &str) {
+    pub(crate) fn propose(&mut self, id: u64, data: &str) {
         let sent = self.at(id).propose(data);
         self.queue.extend(sent);
         self.settle();
     }
 
     /// Proposes a membership change of one member and delivers everything.
-    pub fn change(&mut self, at: u64, kind: ConfChangeKind, id: u64) {
+    pub(crate) fn change(&mut self, at: u64, kind: ConfChangeKind, id: u64) {
         let change = ConfChangeV2::single(kind, NodeId(id));
         self.at(at).node.propose_conf_change(Bytes::new(), &change).expect("accepted");
         self.settle();
     }
 
     /// Asks a node to see that leadership goes to another, and delivers everything.
-    pub fn transfer(&mut self, at: u64, to: u64) {
+    pub(crate) fn transfer(&mut self, at: u64, to: u64) {
         self.at(at).node.transfer_leader(NodeId(to));
         self.settle();
     }
 
     /// Makes a node send heartbeats if it leads, and delivers everything.
-    pub fn beat(&mut self, id: u64) {
+    pub(crate) fn beat(&mut self, id: u64) {
         self.at(id).node.ping();
         self.settle();
     }
 
     /// Hands a message to its receiver and delivers everything that follows.
-    pub fn send(&mut self, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         self.queue.push_back(message);
         self.settle();
     }
 
     /// Everybody works until nothing is on its way.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         loop {
             for member in self.members.values_mut() {
                 self.queue.extend(member.work());
@@ -340,13 +343,13 @@ impl Group {
     }
 
     /// Cuts the link between two nodes, both ways.
-    pub fn cut(&mut self, a: u64, b: u64) {
+    pub(crate) fn cut(&mut self, a: u64, b: u64) {
         self.cut.insert((a, b));
         self.cut.insert((b, a));
     }
 
     /// Cuts a node off from everybody.
-    pub fn isolate(&mut self, id: u64) {
+    pub(crate) fn isolate(&mut self, id: u64) {
         let others: Vec<u64> = (1..=10).filter(|other| *other != id).collect();
         for other in others {
             self.cut(id, other);
@@ -354,23 +357,23 @@ impl Group {
     }
 
     /// Loses every message of a kind ([`MessageBody::name`]).
-    pub fn drop_kind(&mut self, name: &'static str) {
+    pub(crate) fn drop_kind(&mut self, name: &'static str) {
         self.dropped.insert(name);
     }
 
     /// Mends every link and loses nothing more.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.dropped.clear();
     }
 
     /// The role, term and commit index of every member.
-    pub fn states(&self) -> Vec<(Role, u64, u64)> {
+    pub(crate) fn states(&self) -> Vec<(Role, u64, u64)> {
         self.members.values().map(|m| (m.role(), m.term(), m.commit())).collect()
     }
 
     /// Drops a node's log up to its commit index, so that whoever is behind needs a snapshot.
-    pub fn compact(&mut self, id: u64) {
+    pub(crate) fn compact(&mut self, id: u64) {
         let member = self.at(id);
         let applied = member.node.applied_index();
         let snapshot = raft::Storage::snapshot(member.node.storage(), applied, NodeId(0));

@@ -70,7 +70,13 @@ impl Node {
         let data_dir = root.join(name);
         let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         args.extend(["--with-parent".to_owned(), format!("--data-dir={}", data_dir.display())]);
-        Node { name: name.to_owned(), data_dir, args, log: root.join(format!("{name}.log")), child: None }
+        Node {
+            name: name.to_owned(),
+            data_dir,
+            args,
+            log: root.join(format!("{name}.log")),
+            child: None,
+        }
     }
 
     pub fn start(&mut self) {
@@ -219,7 +225,8 @@ impl Playground {
     /// The processes of its stores.
     pub fn store_pids(&self) -> Vec<i32> {
         let processes = self.report["processes"].as_array().expect("a list").iter();
-        let stores = processes.filter(|p| p["name"].as_str().is_some_and(|n| n.starts_with("store")));
+        let stores =
+            processes.filter(|p| p["name"].as_str().is_some_and(|n| n.starts_with("store")));
         stores.map(|p| p["pid"].as_str().expect("text").parse().expect("a number")).collect()
     }
 

@@ -172,6 +172,9 @@ impl Applier {
     fn snapshot(&self, region: RegionId, to: PeerId) -> Result<Option<SnapshotReady>, ApplyError> {
         let Some(apply) = self.regions.get(&region) else { return Ok(None) };
         let engine = self.engine.snapshot();
+        if is_overtaken(region, engine.as_ref(), apply.state)? {
+            return Ok(None);
+        }
         check_state(region, engine.as_ref(), apply.state)?;
         let ApplyState { applied_index, applied_term, state_hash, .. } = apply.state;
         let mut index = applied_index;
@@ -200,14 +203,32 @@ impl Applier {
     }
 }
 
+/// Whether the peer has installed a snapshot while an order of its time as leader was waiting here: what it would get now is
+/// not what it ordered, and it has stepped down since. The installed state is registered next.
+fn is_overtaken(
+    region: RegionId,
+    engine: &dyn engine::Snapshot,
+    known: ApplyState,
+) -> Result<bool, ApplyError> {
+    let found = stored_state(region, engine)?;
+    Ok(found.is_some_and(|found| found.applied_index > known.applied_index))
+}
+
+fn stored_state(
+    region: RegionId,
+    engine: &dyn engine::Snapshot,
+) -> Result<Option<ApplyState>, ApplyError> {
+    let stored = engine.get(Cf::Raft, &Key::ApplyState(region).encode())?;
+    Ok(stored.as_deref().and_then(ApplyState::decode))
+}
+
 /// The stored position is the one somebody believes in (the other half of I10).
 fn check_state(
     region: RegionId,
     engine: &dyn engine::Snapshot,
     expected: ApplyState,
 ) -> Result<(), ApplyError> {
-    let stored = engine.get(Cf::Raft, &Key::ApplyState(region).encode())?;
-    let found = stored.as_deref().and_then(ApplyState::decode);
+    let found = stored_state(region, engine)?;
     if found == Some(expected) {
         Ok(())
     } else {

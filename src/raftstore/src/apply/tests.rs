@@ -445,6 +445,20 @@ fn a_failing_engine_stops_the_applier_and_nobody_is_answered() {
     assert_eq!(outcome.try_recv(), Ok(Err(RegionError::StaleCommand)));
 }
 
+/// A leader orders a snapshot, steps down, and installs one itself before the applier gets to the order.
+#[test]
+fn an_order_for_a_snapshot_that_an_installation_has_overtaken_is_dropped() {
+    let mut bench = Bench::new();
+    let installed = ApplyState::initial(LogIndex(START + 100), Term(START + 1));
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Raft, Key::ApplyState(REGION.into()).encode(), installed.encode());
+    bench.engine.write(&batch).expect("write");
+    let order = ApplyTask::Snapshot { region: REGION.into(), to: PeerId::from(3) };
+    let turn = bench.applier.handle(vec![order]).expect("nothing is wrong");
+    assert!(turn.snapshots.is_empty(), "it would not be what was ordered");
+    bench.register(region(REGION, "b", "y"), installed).expect("the installed state is taken over");
+}
+
 #[test]
 fn a_region_is_registered_only_where_the_engine_says_it_stands() {
     let mut bench = Bench::new();
