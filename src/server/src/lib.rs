@@ -1,8 +1,10 @@
 //! The store process: services over a replicated store, or over a bare engine.
 //!
 //! # Where things are
-//! [`kv`] the key-value services and their verbs, [`backend`] what they stand on, [`limits`] what they refuse, [`node`] how a
-//! process is put together, [`config`] its settings, [`diagnostics`] what it tells about itself, `scheduler` what it asks of
+//! [`kv`] the key-value services and their verbs, [`backend`] what they stand on, [`limits`] what they refuse,
+//! [`node`] how a
+//! process is put together, [`config`] its settings, [`diagnostics`] what it tells about itself, `scheduler` what it
+//! asks of
 //! the scheduler.
 //!
 //! # What happens where

@@ -6,7 +6,7 @@
 //! A [`Refusal`] is final: the same request will be refused again. It is not a region error, so that no client looks for
 //! another leader because of it.
 //!
-//! Tests: below, and the table in `kv/tests.rs` through the services.
+//! Tests: the table in `kv/tests/refusals.rs`, through the services.
 
 use proto::limits;
 use raftstore::keys::RawCf;

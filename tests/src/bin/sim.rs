@@ -5,6 +5,7 @@
 //! sim --seeds N [--from K]        N runs; the failed ones are run again with a timeline
 //! sim --seeds N --twice           each twice: the traces must agree
 //! sim --planted BUG|all           how many seeds each planted bug survives (feature `planted`)
+//! sim --planted BUG --seed N      one run with the bug, as `--seed N`
 //! ```
 //! Exit status 0 when everything passed.
 #![expect(clippy::print_stdout, reason = "a command line tool prints")]
@@ -66,7 +67,8 @@ fn main() -> ExitCode {
     };
     let threads = args.threads.unwrap_or_else(default_threads);
     let passed = match (&args.planted, args.seed) {
-        (Some(name), _) => planted(name, threads, args.seeds.unwrap_or(PLANTED_SEEDS_MAX)),
+        (Some(name), Some(seed)) => planted_one(name, seed, &args),
+        (Some(name), None) => planted(name, threads, args.seeds.unwrap_or(PLANTED_SEEDS_MAX)),
         (None, Some(seed)) => one(seed, &args),
         (None, None) => many(args.from, args.seeds.unwrap_or(100), args.twice, threads),
     };
@@ -183,6 +185,21 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
 fn planted(_name: &str, _threads: usize, _seeds_max: u64) -> bool {
     println!("sim: planted bugs are not compiled in: build with --features planted");
     false
+}
+
+#[cfg(not(feature = "planted"))]
+fn planted_one(name: &str, _seed: u64, _args: &Args) -> bool {
+    planted(name, 1, 0)
+}
+
+#[cfg(feature = "planted")]
+fn planted_one(name: &str, seed: u64, args: &Args) -> bool {
+    let Some(bug) = tests::sim::planted::Bug::named(name) else {
+        println!("sim: no planted bug is called `{name}`");
+        return false;
+    };
+    bug.activate();
+    one(seed, args)
 }
 
 #[cfg(feature = "planted")]

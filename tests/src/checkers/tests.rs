@@ -1,3 +1,5 @@
+//! The checkers on planted violations, against each other and against brute force.
+
 use super::append::{self, Append};
 use super::register::RegisterModel;
 use super::{ClientId, Moment, Operation, Register, Verdict, brute, register, wgl, zone};

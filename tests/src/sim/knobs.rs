@@ -113,7 +113,7 @@ impl Knobs {
             ]),
             clients: rng.between(2, 6) as usize,
             think: Nanos::millis(*rng.pick(&[2, 5, 20, 50])),
-            reads_per_mille: *rng.pick(&[0, 0, 0, 700, 970]),
+            reads_per_mille: *rng.pick(&[0, 0, 0, 700, 970, 998]),
             astray_per_mille: *rng.pick(&[0, 50, 200, 400]),
             hasty: rng.chance(300),
             probes: rng.chance(500),

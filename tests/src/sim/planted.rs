@@ -47,7 +47,8 @@ impl Bug {
         }
     }
 
-    fn activate(self) {
+    /// Lets every run of this thread have it.
+    pub fn activate(self) {
         match self {
             Bug::Raft(bug) => raft::planted::activate(Some(bug)),
             Bug::Store(bug) => raftstore::planted::activate(Some(bug)),

@@ -116,6 +116,12 @@ impl EchoProcess {
         Err(BenchError::NotReady("the echo server does not answer".to_owned()))
     }
 
+    /// Ends it.
+    pub(super) async fn stop(mut self) {
+        // It may have ended already.
+        let _ = self.process.kill().await;
+    }
+
     /// Its process id.
     pub(super) fn pids(&self) -> Vec<Pid> {
         self.process.id().into_iter().collect()

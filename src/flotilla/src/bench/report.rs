@@ -107,7 +107,13 @@ fn compare(goal: &Goal, round: &Round) -> Option<Compared> {
 }
 
 fn amount(metric: Metric, figure: Option<f64>) -> String {
-    figure.map_or(String::new(), |figure| format!("{}{}", short(figure), metric.unit()))
+    match figure {
+        None => String::new(),
+        Some(micros) if metric.unit() == "µs" && micros >= 1e3 => {
+            format!("{} ms", short(micros / 1e3))
+        }
+        Some(figure) => format!("{} {}", short(figure), metric.unit()).trim_end().to_owned(),
+    }
 }
 
 /// Three significant digits, thousands as `k`.
@@ -122,10 +128,10 @@ pub(super) fn short(figure: f64) -> String {
     }
 }
 
-/// Prints the table.
+/// Prints the table, as Markdown, so that it can be put into a document as it is.
 pub(super) fn print(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
         "case",
         "goal",
@@ -174,7 +180,7 @@ pub(super) fn print(lines: &[Line], out: &mut impl Write) -> io::Result<()> {
 /// Prints every cell's medians: the raw material of the table.
 pub(super) fn print_cells(rounds: &[Round], out: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
         "system", "load", "clients", "rate/s", "p50 µs", "p99 µs", "CPU µs", "other", "failures",
     ]);

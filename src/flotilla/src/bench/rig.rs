@@ -229,6 +229,9 @@ impl Rig {
         if let Some(cluster) = self.etcd {
             cluster.stop().await;
         }
+        if let Some(echo) = self.echo {
+            echo.stop().await;
+        }
         (self.etcd_binary, self.directory)
     }
 }

@@ -1,3 +1,5 @@
+//! What is in the log, there and back, and what is refused.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 

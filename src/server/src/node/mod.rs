@@ -1,14 +1,16 @@
 //! The composition root of a store process: what is built from what, and in which order it starts and stops.
 //!
 //! # Start
-//! engine → identity (from the data, or newly from the scheduler) → store, its threads, the transport → the port serves, not
-//! yet ready → registered at the scheduler, first regions created → ready. A store whose data already holds regions is ready
-//! as soon as it serves.
+//! engine → identity (from the data, or newly from the scheduler) → store, its threads, the transport → the port serves,
+//! not yet ready → registered at the scheduler, first regions created → ready. A store whose data already holds regions is
+//! ready as soon as it serves.
 //!
 //! # Stop
 //! When told to: not ready → leadership handed over → no new connections, open calls cut off after a moment → threads
 //! joined. What was acknowledged is durable at any moment, so none of this is needed for safety.
 //! By itself, with an error: a failed disk, a panic, a refusal by the scheduler.
+//!
+//! Tests: `tests/cluster` (whole processes on the engine in memory), `tests/data_dir.rs` (the real engine).
 
 mod join;
 mod listen;

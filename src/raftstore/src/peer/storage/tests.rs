@@ -1,3 +1,5 @@
+//! The log of one peer against the engine and its cache.
+
 use engine::mem::MemEngine;
 
 use super::*;
