@@ -60,14 +60,14 @@ fn complaints(path: &Path, text: &str) -> Vec<String> {
     }
     for (at, line) in text.lines().enumerate() {
         let code = line.trim_start();
-        if code.starts_with("//") || line.contains("tidy: the pattern itself") {
+        if code.starts_with("//") {
             continue;
         }
-        if code.contains("todo!(") || code.contains("unimplemented!(") {
-            // tidy: the pattern itself
+        // In two halves, so that these lines do not accuse themselves.
+        if ["todo", "unimplemented"].iter().any(|name| code.contains(&format!("{name}!("))) {
             found.push(format!("line {}: unfinished code", at + 1));
         }
-        if code.starts_with("#[ignore") {
+        if code.starts_with(&["#[", "ignore"].concat()) {
             found.push(format!("line {}: a test that does not run", at + 1));
         }
     }
@@ -101,6 +101,6 @@ fn the_check_itself_finds_planted_faults() {
 fn nothing_can_fail_in_silence() {
     for name in ["Makefile", ".ci/run", "scripts/deps"] {
         let text = fs::read_to_string(workspace().join(name)).unwrap();
-        assert!(!text.contains("|| true"), "{name} hides a failure"); // tidy: the pattern itself
+        assert!(!text.contains(&["|| ", "true"].concat()), "{name} hides a failure");
     }
 }
