@@ -35,6 +35,7 @@ impl Settings {
             match name {
                 "pre_vote" => config.pre_vote = true,
                 "check_quorum" => config.check_quorum = true,
+                "commit_rides" => config.commit_broadcast = false,
                 "cooldown" => config.vote_cooldown_after_restart = true,
                 "lease" => config.read_only = ReadOnlyOption::LeaseBased,
                 "message_bytes" => config.message_entries_bytes_max = value,

@@ -163,6 +163,8 @@ fn raft_config(
         inflight_messages_max: config.append_inflight_max,
         uncommitted_bytes_max: config.uncommitted_bytes_max,
         ready_committed_bytes_max: config.apply_bytes_max,
+        // Followers serve nobody: they learn of a commit with the next append or heartbeat.
+        commit_broadcast: false,
         seed: mix(config.seed, config.store_id.get(), region.get()),
         vote_cooldown_after_restart: true,
         bootstrap_index: INITIAL_INDEX,
