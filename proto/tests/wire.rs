@@ -331,12 +331,13 @@ fn persisted_messages_of_our_own() {
         flotillapb::Command { conf_ver: 1, version: 2, requests: vec![request], admin: None },
     );
     same(
-        &[number(1, 1), number(2, 2), number(3, 3), number(4, 4)],
+        &[number(1, 1), number(2, 2), number(3, 3), number(4, 4), number(5, 5)],
         flotillapb::ApplyState {
             applied_index: 1,
             applied_term: 2,
             truncated_index: 3,
             truncated_term: 4,
+            state_hash: 5,
         },
     );
     same(&[number(1, 1), number(2, 2)], flotillapb::StoreIdent { cluster_id: 1, store_id: 2 });

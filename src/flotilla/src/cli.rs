@@ -23,6 +23,7 @@ Keys and values: text with \\xNN \\0 \\t \\n \\r \\\\ escapes, or x'00ff', or he
 
 /// Options of every verb that talks to a cluster.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Common options")]
 pub(crate) struct Global {
     /// Schedulers, as host:port,… [default: the newest running playground, else 127.0.0.1:2379]
     #[arg(long, short = 'e', global = true, env = "FLOTILLA_ENDPOINTS", value_delimiter = ',')]
@@ -120,5 +121,7 @@ mod tests {
     fn values_may_look_like_numbers_below_zero() {
         let cli = Cli::try_parse_from(["flotilla", "put", "k", "-5", "-o", "json"]).unwrap();
         assert_eq!(cli.global.output, Some(Format::Json));
+        let cli = Cli::try_parse_from(["flotilla", "scan", "-0"]).unwrap();
+        assert!(cli.global.null, "and flags like flags");
     }
 }

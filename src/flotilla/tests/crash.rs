@@ -1,6 +1,8 @@
 //! kill -9 under load: of one process, of the scheduler, of all at once, for many cycles. Every write that was acknowledged is
 //! there afterwards, appends took effect exactly once, and a cluster that lost one process goes on.
 //!
+//! Every other writer puts without a session; appends always have one.
+//!
 //! `FLOTILLA_CRASH_CYCLES` sets the number of cycles, `FLOTILLA_CRASH_SEED` the choice of victims.
 
 mod harness;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{Class, Client, Settings};
+use client::{Class, Client, Settings, WriteMode};
 use harness::{Cluster, wait_for_async};
 
 const WRITERS: u64 = 6;
@@ -38,6 +40,7 @@ struct Load {
 
 async fn write(writer: u64, client: Client, load: Arc<Load>) -> Journal {
     let mut journal = Journal::default();
+    let client = if is_plain(writer) { client.with_write_mode(WriteMode::Plain) } else { client };
     let acknowledge = || load.acknowledged.fetch_add(1, Ordering::Relaxed);
     for turn in 1.. {
         if load.stop.load(Ordering::Relaxed) {
@@ -65,6 +68,11 @@ async fn write(writer: u64, client: Client, load: Arc<Load>) -> Journal {
     journal
 }
 
+/// Whether the writer's puts may be applied late, after a later one: then its counter says nothing.
+fn is_plain(writer: u64) -> bool {
+    writer % 2 == 1
+}
+
 async fn verify(client: &Client, writer: u64, journal: &Journal, cluster: &Cluster) {
     let keys: Vec<Bytes> = journal.written.keys().map(|key| Bytes::from(key.clone())).collect();
     for chunk in keys.chunks(500) {
@@ -81,7 +89,10 @@ async fn verify(client: &Client, writer: u64, journal: &Journal, cluster: &Clust
     let counter = client.get(format!("c{writer}")).await.expect("reads work");
     let counter: u64 = counter
         .map_or(0, |text| std::str::from_utf8(&text).expect("ours").parse().expect("a number"));
-    assert!((acknowledged..=tried).contains(&counter), "counter {counter} of {journal:?}");
+    assert!(
+        is_plain(writer) || (acknowledged..=tried).contains(&counter),
+        "counter {counter} of {journal:?}"
+    );
     let (once, unknown) = journal.appended;
     let length = client.get(format!("a{writer}")).await.expect("reads work");
     let length = length.map_or(0, |value| value.len() as u64);

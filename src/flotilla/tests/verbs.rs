@@ -67,6 +67,7 @@ fn the_verbs_do_what_they_say() {
     bytes_survive(&playground);
     mistakes_are_told(&playground);
     load_and_export(&playground);
+    silence_has_its_own_codes(&playground);
     status_is_healthy_until_a_store_dies(&playground);
     assert_eq!(playground.stop(), Some(0));
 }
@@ -137,6 +138,31 @@ fn load_and_export(playground: &Playground) {
     let bad = playground.flotilla_with(&["load"], b"{\"key\":\"a\",\"value\":\"1\"}\nnonsense\n");
     assert_eq!(code(&bad), 1);
     assert!(stderr(&bad).contains("line 2"), "{}", stderr(&bad));
+}
+
+/// With every store paused nobody answers: a write that went out is undetermined, anything else may be tried again.
+fn silence_has_its_own_codes(playground: &Playground) {
+    let signal_all = |signal| {
+        for pid in playground.store_pids() {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        }
+    };
+    let run = |args: &[&str]| {
+        let output = playground.flotilla(&[args, &["--timeout", "700ms"]].concat());
+        (code(&output), stderr(&output))
+    };
+    ok(playground, &["put", "k", "before"]);
+    signal_all(nix::sys::signal::Signal::SIGSTOP);
+    let get = run(&["get", "k"]);
+    let put = run(&["put", "k", "during"]);
+    let plain = run(&["put", "k", "during", "--plain-writes"]);
+    signal_all(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(get.0, 5, "{}", get.1);
+    assert_eq!(put.0, 5, "not even the session was opened: {}", put.1);
+    assert_eq!(plain.0, 9, "{}", plain.1);
+    assert!(plain.1.contains("undetermined"), "{}", plain.1);
+    let value = ok(playground, &["get", "k"]);
+    assert!(value == "before\n" || value == "during\n", "{value}");
 }
 
 fn status_is_healthy_until_a_store_dies(playground: &Playground) {

@@ -132,9 +132,11 @@ impl Config {
         if !(1..=NETWORK_THREADS_MAX).contains(&self.network_threads) {
             return refuse("network_threads", "must be from 1 to 64");
         }
+        if self.election_ticks <= 2 * self.heartbeat_ticks {
+            return refuse("election_ticks", "must be more than twice heartbeat_ticks");
+        }
         let raft = self.raftstore(1, StoreId::new(1)).validate();
         raft.map_err(|error| match error.field {
-            "election_timeout_ticks" => ConfigError { field: "election_ticks", ..error.into() },
             "lease_ms" => ConfigError { field: "tick_ms", ..error.into() },
             _ => error.into(),
         })

@@ -1,6 +1,5 @@
 //! What a process tells about itself: `flotilla.Diagnostics` over gRPC, and `/livez`, `/readyz`, `/metrics` over
-//! HTTP/1.1 on the
-//! same port. Numbers and names only; no key, no value.
+//! HTTP/1.1 on the same port. Numbers and names only; no key, no value.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -2,10 +2,8 @@
 //!
 //! # Where things are
 //! [`kv`] the key-value services and their verbs, [`backend`] what they stand on, [`limits`] what they refuse,
-//! [`node`] how a
-//! process is put together, [`config`] its settings, [`diagnostics`] what it tells about itself, `scheduler` what it
-//! asks of
-//! the scheduler.
+//! [`node`] how a process is put together, [`config`] its settings, [`diagnostics`] what it tells about itself,
+//! `scheduler` what it asks of the scheduler.
 //!
 //! # What happens where
 //! One thread (or a few) does everything of the network: decodes requests, serves reads by lease, sends responses. The

@@ -3,8 +3,7 @@
 //! # Life of a message
 //! The store's loop hands over everything of a turn; each message goes into its target's [`Mailbox`], or is dropped and
 //! counted if that is full (Raft sends again). The link's one task keeps a stream to the target open; whenever it can
-//! send, it
-//! sends all that is queued as one `RaftBatch`.
+//! send, it sends all that is queued as one `RaftBatch`.
 //!
 //! When the connection breaks, or cannot be made, what is queued is dropped (it would be stale by the next attempt), the
 //! store is told that the target is unreachable, the address is asked again, and the next attempt waits a little longer.

@@ -1,9 +1,8 @@
 //! A bounded queue between threads that hand over one item at a time and one stream that takes everything at once.
 //!
 //! - *Push* never waits: a full mailbox refuses the item and gives it back, the caller counts or retries it.
-//! - *Take* empties the mailbox into one batch of at most `batch_bytes_max`; what is over stays for the next take.
-//! There is
-//!   no timer: what is queued when the stream is polled goes out, so a batch is as large as the backlog and no older.
+//! - *Take* empties the mailbox into one batch of at most `batch_bytes_max`; what is over stays for the next take. There
+//!   is no timer: what is queued when the stream is polled goes out, so a batch is as large as the backlog, and no older.
 //! - The stream's task is woken by the first push after an empty take, not by the following ones.
 //!
 //! Invariants: 1. items leave in the order they came; 2. `bytes` is the sum of the queued weights; 3. at most one

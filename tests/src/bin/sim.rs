@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use tests::sim::run::{note_panic, run};
-use tests::sim::{Report, trace};
+use tests::sim::run::note_panic;
+use tests::sim::trace::Timeline;
+use tests::sim::{Report, explain, run, run_with};
 
 /// Seeds that a planted bug may survive.
 const PLANTED_SEEDS_MAX: u64 = 400;
@@ -80,13 +81,13 @@ fn default_threads() -> usize {
 }
 
 fn one(seed: u64, args: &Args) -> bool {
-    let lines = if args.trace { usize::MAX } else { 0 };
-    let mut report = run(seed, lines);
+    let timeline = if args.trace { Timeline::last(usize::MAX) } else { Timeline::none() };
+    let mut report = run_with(seed, timeline);
     if report.failure.is_some() && !args.trace {
-        report = run(seed, trace::TIMELINE_LINES_MAX);
+        report = explain(&report);
     }
     print!("{report}");
-    let same = !args.twice || run(seed, 0).hash == report.hash;
+    let same = !args.twice || run(seed).hash == report.hash;
     if !same {
         println!("FAILED seed {seed}: a second run took another course");
     }
@@ -119,7 +120,7 @@ struct Totals {
     written: u64,
     read: u64,
     unknown: u64,
-    failed: Vec<(u64, String)>,
+    failed: Vec<Report>,
     snapshots: u64,
     crashes: u64,
 }
@@ -134,8 +135,8 @@ impl Totals {
         self.unknown += report.calls.unknown;
         self.snapshots += report.counts.snapshots;
         self.crashes += report.counts.crashes;
-        if let Some(failure) = &report.failure {
-            self.failed.push((report.seed, failure.clone()));
+        if report.failure.is_some() {
+            self.failed.push(report.clone());
         }
     }
 }
@@ -145,8 +146,8 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
     let totals = Mutex::new(Totals::default());
     in_parallel(threads, count, |number| {
         let seed = from + number;
-        let mut report = run(seed, 0);
-        if twice && run(seed, 0).hash != report.hash {
+        let mut report = run(seed);
+        if twice && run(seed).hash != report.hash {
             report.failure = Some("a second run took another course".to_owned());
         }
         if let Ok(mut totals) = totals.lock() {
@@ -157,9 +158,9 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
         }
     });
     let Ok(mut totals) = totals.into_inner() else { return false };
-    totals.failed.sort();
-    for (seed, _) in totals.failed.iter().take(TIMELINES_MAX) {
-        println!("\n{}", run(*seed, trace::TIMELINE_LINES_MAX));
+    totals.failed.sort_by_key(|report| report.seed);
+    for report in totals.failed.iter().take(TIMELINES_MAX) {
+        println!("\n{}", explain(report));
     }
     let seconds = began.elapsed().as_secs_f64();
     println!(
@@ -175,8 +176,13 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
         totals.crashes,
         totals.snapshots,
     );
-    for (seed, failure) in &totals.failed {
-        println!("  make sim SEED={seed}   # {}", failure.lines().next().unwrap_or_default());
+    for report in &totals.failed {
+        let failure = report.failure.as_deref().unwrap_or_default();
+        println!(
+            "  make sim SEED={}   # {}",
+            report.seed,
+            failure.lines().next().unwrap_or_default()
+        );
     }
     totals.failed.is_empty()
 }

@@ -24,7 +24,7 @@ fn judge(history: &[Operation<Register>]) -> bool {
     let searched = wgl::check(&RegisterModel, history, BUDGET_STEPS);
     assert_ne!(searched, Verdict::Unknown);
     assert_eq!(searched.is_ok(), register::check(history, BUDGET_STEPS).is_ok(), "{history:#?}");
-    if history.iter().all(|op| op.action != Register::Delete) {
+    if history.iter().all(|op| op.action != Delete) {
         assert_eq!(searched.is_ok(), zone::check(history).is_ok(), "{history:#?}");
     }
     if history.len() <= 8 {

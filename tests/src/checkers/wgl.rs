@@ -33,6 +33,9 @@ struct Placed {
     words: Vec<u64>,
 }
 
+/// The form of [`Placed`] in the cache: how many full words lead, and the words after them.
+type PlacedKey = (usize, Vec<u64>);
+
 impl Placed {
     fn new(size: usize) -> Placed {
         Placed { words: vec![0; size.div_ceil(64)] }
@@ -51,7 +54,7 @@ impl Placed {
     }
 
     /// The set in its shortest form: how many full words lead, and the words after them up to the last that is not 0.
-    fn key(&self) -> (usize, Vec<u64>) {
+    fn key(&self) -> PlacedKey {
         let full = self.words.iter().take_while(|word| **word == u64::MAX).count();
         let used = self.words.iter().rposition(|word| *word != 0).map_or(full, |last| last + 1);
         (full, self.words[full..used.max(full)].to_vec())
@@ -89,7 +92,7 @@ struct Search<'a, M: Model> {
     order: Vec<usize>,
     /// By rank in `order`.
     placed: Placed,
-    seen: BTreeSet<((usize, Vec<u64>), M::State)>,
+    seen: BTreeSet<(PlacedKey, M::State)>,
     state: M::State,
     known_left: usize,
     /// No rank below this one is unplaced.

@@ -15,10 +15,22 @@ pub enum Call {
         /// Present for an exactly-once put.
         session: Option<Session>,
     },
+    /// Set several keys of one region, all or none.
+    PutMany {
+        /// Keys and values; not empty.
+        pairs: Vec<(Bytes, Bytes)>,
+    },
     /// Remove a key.
     Delete {
         /// Key.
         key: Bytes,
+    },
+    /// Remove the keys of `[start, end)`, all in one region.
+    DeleteRange {
+        /// First key that goes.
+        start: Bytes,
+        /// First key that stays.
+        end: Bytes,
     },
     /// Add to the end of a value, exactly once.
     Append {
@@ -64,7 +76,8 @@ impl Call {
             | Call::Append { key, .. }
             | Call::OpenSession { key, .. }
             | Call::Get { key } => key,
-            Call::Scan { start, .. } => start,
+            Call::PutMany { pairs } => &pairs[0].0,
+            Call::Scan { start, .. } | Call::DeleteRange { start, .. } => start,
         }
     }
 
@@ -72,7 +85,7 @@ impl Call {
     pub fn is_repeatable(&self) -> bool {
         match self {
             Call::Put { session, .. } => session.is_some(),
-            Call::Delete { .. } => false,
+            Call::PutMany { .. } | Call::Delete { .. } | Call::DeleteRange { .. } => false,
             Call::Append { .. }
             | Call::OpenSession { .. }
             | Call::Get { .. }
@@ -85,7 +98,9 @@ impl Call {
         match self {
             Call::Put { session: None, .. } => "put",
             Call::Put { .. } => "session-put",
+            Call::PutMany { .. } => "put-many",
             Call::Delete { .. } => "delete",
+            Call::DeleteRange { .. } => "delete-range",
             Call::Append { .. } => "append",
             Call::OpenSession { .. } => "open-session",
             Call::Get { .. } => "get",

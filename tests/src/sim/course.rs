@@ -17,6 +17,7 @@ use super::network::NetworkKnobs;
 use super::rng::{Rng, Stream};
 use super::run::store_config;
 use super::time::Nanos;
+use super::trace::Timeline;
 use bytes::Bytes;
 
 /// The election timeout of the course's test configuration.
@@ -74,7 +75,8 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
     let mut store_config = store_config(seed, &knobs);
     store_config.log_gc_ticks = 1;
     let layout = Layout::single(stores);
-    let setup = Setup { seed, knobs, layout, store_config, timeline_lines_max: 0, record: false };
+    let setup =
+        Setup { seed, knobs, layout, store_config, timeline: Timeline::none(), record: false };
     let mut cluster = Cluster::new(setup);
     cluster.set_attempt_timeout(Nanos::secs(1));
     cluster

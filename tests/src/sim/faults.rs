@@ -36,6 +36,12 @@ pub enum FaultKind {
     SlowDisk,
     /// A sync fails.
     FailSync,
+    /// A write fails.
+    FailWrite,
+    /// An operation on a snapshot file fails.
+    FailFile,
+    /// A store is told to hand its leads away, and ends.
+    Drain,
     /// The lead of a region is handed over on purpose.
     Transfer,
     /// The followers lose the leader one after another, so that the first to miss it campaigns while the last has just heard
@@ -54,7 +60,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 19] = [
+    pub const ALL: [FaultKind; 22] = [
         FaultKind::Isolate,
         FaultKind::Split,
         FaultKind::OneWay,
@@ -68,6 +74,9 @@ impl FaultKind {
         FaultKind::Kill,
         FaultKind::SlowDisk,
         FaultKind::FailSync,
+        FaultKind::FailWrite,
+        FaultKind::FailFile,
+        FaultKind::Drain,
         FaultKind::Transfer,
         FaultKind::Desert,
         FaultKind::LateEcho,
@@ -109,10 +118,39 @@ pub enum Fault {
     SlowDisk(usize, bool),
     /// Let the next sync of the store fail.
     FailSync(usize),
+    /// Let the next write of the store fail.
+    FailWrite(usize),
+    /// Let the next operation on a snapshot file of the store fail.
+    FailFile(usize),
+    /// Tell the store to hand its leads away.
+    Drain(usize),
     /// Ask the leader of the region to hand over to the peer on this store.
     Transfer(usize, usize),
     /// Crash whoever leads the region by then, and start it again after a span.
     CrashLeader(usize, Nanos),
+}
+
+impl Fault {
+    /// Whether it breaks something, instead of mending it.
+    pub fn is_harm(&self) -> bool {
+        match self {
+            Fault::Cut(_)
+            | Fault::Clog(..)
+            | Fault::Crash(..)
+            | Fault::Pause(_)
+            | Fault::SlowDisk(_, true)
+            | Fault::FailSync(_)
+            | Fault::FailWrite(_)
+            | Fault::FailFile(_)
+            | Fault::Drain(_)
+            | Fault::CrashLeader(..) => true,
+            Fault::Mend(_)
+            | Fault::Restart(_)
+            | Fault::Resume(_)
+            | Fault::SlowDisk(_, false)
+            | Fault::Transfer(..) => false,
+        }
+    }
 }
 
 /// What the nemesis knows of the cluster.
@@ -195,6 +233,13 @@ impl Nemesis {
                 (span, Fault::SlowDisk(store, false)),
             ],
             FaultKind::FailSync => vec![(Nanos::ZERO, Fault::FailSync(store))],
+            FaultKind::FailWrite => vec![(Nanos::ZERO, Fault::FailWrite(store))],
+            FaultKind::FailFile => vec![(Nanos::ZERO, Fault::FailFile(store))],
+            FaultKind::Drain => vec![
+                (Nanos::ZERO, Fault::Drain(leader)),
+                (span, Fault::Crash(leader, Keep::All)),
+                (span.times(2), Fault::Restart(leader)),
+            ],
             FaultKind::Transfer => {
                 let region = self.rng.below(view.leaders.len() as u64) as usize;
                 vec![(Nanos::ZERO, Fault::Transfer(region, store))]

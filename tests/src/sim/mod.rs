@@ -48,4 +48,4 @@ pub mod trace;
 pub mod workload;
 
 pub use report::Report;
-pub use run::run;
+pub use run::{explain, run, run_with};

@@ -72,9 +72,9 @@ pub struct Caught {
 pub fn hunt(bug: Bug, first: u64, seeds_max: u64) -> Option<Caught> {
     let caught = (first..first + seeds_max).find_map(|seed| {
         bug.activate();
-        let failure = run(seed, 0).failure;
+        let failure = run(seed).failure;
         deactivate();
-        let failure = failure.filter(|_| run(seed, 0).failure.is_none())?;
+        let failure = failure.filter(|_| run(seed).failure.is_none())?;
         Some(Caught { seed, seeds: seed - first + 1, failure })
     });
     deactivate();

@@ -74,6 +74,8 @@ pub struct Process {
     pub machine: Option<Machine>,
     /// Whether it is stopped.
     pub paused: bool,
+    /// Whether it was told to hand its leads away.
+    pub draining: bool,
     /// Since when it has run without a stop.
     pub awake_since: Nanos,
     /// What happened to it meanwhile.
@@ -93,6 +95,7 @@ impl Process {
             life: 0,
             machine: None,
             paused: false,
+            draining: false,
             awake_since: Nanos::ZERO,
             stalled: Vec::new(),
             slow_disk: false,
@@ -108,6 +111,11 @@ impl Process {
     /// The spool files as the store sees them.
     pub fn files(&self) -> Arc<dyn SnapshotFiles> {
         Arc::new(self.files.clone())
+    }
+
+    /// The next operation on a spool file fails.
+    pub fn fail_next_file(&self) {
+        self.files.fail_next(std::io::ErrorKind::Other);
     }
 
     /// Where replies go.
@@ -127,6 +135,7 @@ impl Process {
         self.files = self.files.crash(keep % 2 == 1);
         self.machine = None;
         self.paused = false;
+        self.draining = false;
         drop(self.listen());
         std::mem::take(&mut self.stalled).into_iter().map(|(_, event)| event).collect()
     }

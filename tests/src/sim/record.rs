@@ -125,22 +125,26 @@ impl Recorder {
                 self.saw_range(entry, (start, end), pairs, keys);
             }
             (Call::Get { .. } | Call::Scan { .. }, _) => {}
-            (_, Outcome::Written) => self.wrote(entry, call),
-            (_, Outcome::Unknown) => self.wrote(Entry { responded: Moment::NEVER, ..entry }, call),
+            (_, Outcome::Written) => self.wrote(entry, call, keys),
+            (_, Outcome::Unknown) => {
+                self.wrote(Entry { responded: Moment::NEVER, ..entry }, call, keys);
+            }
             (_, Outcome::Value(_) | Outcome::Pairs(_)) => {
                 self.garbage = Some(format!("{} was answered with {outcome:?}", call.name()));
             }
         }
     }
 
-    fn wrote(&mut self, entry: Entry, call: &Call) {
+    fn wrote(&mut self, entry: Entry, call: &Call, keys: &[Bytes]) {
         match call {
-            Call::Put { key, value, .. } => {
-                let token = put_token(value).expect("puts of the workload carry a token");
-                self.registers.entry(key.clone()).or_default().push(entry.op(Register::Put(token)));
+            Call::Put { key, value, .. } => self.put(entry, key, value),
+            Call::PutMany { pairs } => {
+                pairs.iter().for_each(|(key, value)| self.put(entry, key, value));
             }
-            Call::Delete { key } => {
-                self.registers.entry(key.clone()).or_default().push(entry.op(Register::Delete));
+            Call::Delete { key } => self.changed(entry, key, Register::Delete),
+            Call::DeleteRange { start, end } => {
+                let gone = keys.iter().filter(|key| start <= *key && *key < end);
+                gone.for_each(|key| self.changed(entry, key, Register::Delete));
             }
             Call::Append { key, value, .. } => {
                 let tokens = append_tokens(value).unwrap_or_default();
@@ -149,6 +153,15 @@ impl Recorder {
             }
             Call::OpenSession { .. } | Call::Get { .. } | Call::Scan { .. } => {}
         }
+    }
+
+    fn put(&mut self, entry: Entry, key: &Bytes, value: &Bytes) {
+        let token = put_token(value).expect("puts of the workload carry a token");
+        self.changed(entry, key, Register::Put(token));
+    }
+
+    fn changed(&mut self, entry: Entry, key: &Bytes, action: Register) {
+        self.registers.entry(key.clone()).or_default().push(entry.op(action));
     }
 
     fn saw(&mut self, entry: Entry, key: &Bytes, value: Option<&[u8]>) {

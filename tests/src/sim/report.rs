@@ -27,6 +27,8 @@ pub struct Report {
     pub knobs: String,
     /// What went wrong, if anything.
     pub failure: Option<String>,
+    /// What the timeline should be about, if not its end.
+    pub focus: Option<String>,
     /// The timeline, if it was asked for.
     pub timeline: Vec<String>,
 }

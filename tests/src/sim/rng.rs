@@ -36,11 +36,6 @@ impl Rng {
         Rng(rng)
     }
 
-    /// Any number.
-    pub fn next(&mut self) -> u64 {
-        self.0.next_u64()
-    }
-
     /// A number below `bound`, which is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "nothing is below 0");

@@ -7,6 +7,7 @@ use super::knobs::{Knobs, ReadMode};
 use super::layout::Layout;
 use super::report::Report;
 use super::time::Nanos;
+use super::trace::{TIMELINE_LINES_MAX, Timeline};
 use super::workload::Workload;
 use proto::ids::StoreId;
 use raftstore::Config;
@@ -32,11 +33,41 @@ pub fn note_panic(text: &str) {
     LAST_PANIC.with(|last| *last.borrow_mut() = Some(text.to_owned()));
 }
 
-/// Runs a seed. With `timeline_lines_max` above 0 the report has a timeline.
-pub fn run(seed: u64, timeline_lines_max: usize) -> Report {
+/// Runs a seed.
+pub fn run(seed: u64) -> Report {
+    run_with(seed, Timeline::none())
+}
+
+/// Runs a failed seed again for people: the timeline holds what happened before the failure, or around the operation that
+/// a history cannot explain.
+pub fn explain(failed: &Report) -> Report {
+    let Some(focus) = failed.focus.clone() else {
+        return run_with(failed.seed, Timeline::last(TIMELINE_LINES_MAX));
+    };
+    let focus = Some(focus);
+    let mut report = run_with(failed.seed, Timeline { lines_max: usize::MAX, focus });
+    let moment = failed.failure.as_deref().and_then(first_moment);
+    let about = |line: &String| moment.as_ref().is_some_and(|moment| line.contains(moment));
+    let lines = &mut report.timeline;
+    if let Some(last) = lines.iter().rposition(about) {
+        lines.truncate(last + TIMELINE_LINES_MAX / 8);
+    }
+    let surplus = lines.len().saturating_sub(TIMELINE_LINES_MAX / 2);
+    lines.drain(..surplus);
+    report
+}
+
+/// The first moment (`#123`) that a violation names, as the timeline writes it.
+fn first_moment(failure: &str) -> Option<String> {
+    let digits = failure.split('#').nth(1)?.chars().take_while(char::is_ascii_digit);
+    Some(format!("#{} ", digits.collect::<String>()))
+}
+
+/// Runs a seed with a timeline.
+pub fn run_with(seed: u64, timeline: Timeline) -> Report {
     let shared = RefCell::new(Report { seed, ..Report::default() });
     let caught = catch_unwind(AssertUnwindSafe(|| {
-        let mut run = Run::new(seed, timeline_lines_max);
+        let mut run = Run::new(seed, timeline);
         // A panic must not lose what was seen so far, hence the report is filled by the run's own end.
         let _filled = Filled { run: &mut run, report: &shared };
         _filled.run.execute()
@@ -98,19 +129,21 @@ struct Run {
     workload: Workload,
     /// Clients go on calling.
     working: bool,
+    /// The key a violation is about.
+    focus: Option<String>,
     /// Calls answered since the count was last reset, by client.
     answered: Vec<u64>,
 }
 
 impl Run {
-    fn new(seed: u64, timeline_lines_max: usize) -> Run {
+    fn new(seed: u64, timeline: Timeline) -> Run {
         let knobs = Knobs::draw(seed);
         let layout = Layout::new(knobs.stores, knobs.regions, knobs.keys);
         let workload = Workload::new(seed, &knobs, layout.clone());
         let store_config = store_config(seed, &knobs);
         let answered = vec![0; knobs.clients];
-        let setup = Setup { seed, knobs, layout, store_config, timeline_lines_max, record: true };
-        Run { cluster: Cluster::new(setup), workload, working: true, answered }
+        let setup = Setup { seed, knobs, layout, store_config, timeline, record: true };
+        Run { cluster: Cluster::new(setup), workload, working: true, focus: None, answered }
     }
 
     fn execute(&mut self) -> Result<(), Broken> {
@@ -136,7 +169,9 @@ impl Run {
         self.await_that("every read ends", limit, |cluster| cluster.open_calls() == 0)?;
         self.await_that("every replica catches up", limit, Cluster::has_converged)?;
         let data = self.cluster.audit()?;
-        self.cluster.recorder.check(&data).map_err(|(key, violation)| {
+        let checked = self.cluster.recorder.check(&data);
+        checked.map_err(|(key, violation)| {
+            self.focus = (!key.is_empty()).then(|| format!("{key:?}"));
             let what = format!("key {key:?}: {}", violation.what);
             Broken::new("I7 linearizable, I5 acknowledged writes survive", what)
         })?;
@@ -263,6 +298,7 @@ impl Run {
             knobs.drift_ppm_max,
             knobs.network.loss_per_mille,
         );
+        report.focus = self.focus.clone();
         report.timeline = cluster.trace.lines().map(str::to_owned).collect();
     }
 }

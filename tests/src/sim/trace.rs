@@ -10,19 +10,48 @@ use std::fmt::Write;
 /// The lines a timeline keeps when nothing else is asked for.
 pub const TIMELINE_LINES_MAX: usize = 400;
 
+/// What marks the lines that show every store side by side.
+pub const COLUMNS: &str = "  ····  ";
+
 /// The record of a run.
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
     events: u64,
     lines: VecDeque<String>,
-    lines_max: usize,
+    timeline: Timeline,
+}
+
+/// Which lines a timeline keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// The last so many; 0 for none.
+    pub lines_max: usize,
+    /// If given, only those that contain it, and faults and changes of stores.
+    pub focus: Option<String>,
+}
+
+impl Timeline {
+    /// No timeline.
+    pub fn none() -> Timeline {
+        Timeline::default()
+    }
+
+    /// The last lines, whatever they are about.
+    pub fn last(lines_max: usize) -> Timeline {
+        Timeline { lines_max, focus: None }
+    }
+
+    fn keeps(&self, line: &str) -> bool {
+        let always = || ["FAULT", "HEAL", "STOPS", COLUMNS].iter().any(|word| line.contains(word));
+        self.focus.as_ref().is_none_or(|focus| line.contains(focus) || always())
+    }
 }
 
 impl Trace {
-    /// A record that keeps the last `lines_max` lines; 0 for none.
-    pub fn new(lines_max: usize) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, lines: VecDeque::new(), lines_max }
+    /// A record with this timeline.
+    pub fn new(timeline: Timeline) -> Trace {
+        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0, lines: VecDeque::new(), timeline }
     }
 
     /// Mixes an event into the hash: when, which kind, and what tells it from others of its kind.
@@ -45,21 +74,29 @@ impl Trace {
 
     /// True when lines are kept.
     pub fn is_on(&self) -> bool {
-        self.lines_max > 0
+        self.timeline.lines_max > 0
+    }
+
+    /// True when only some lines are kept.
+    pub fn is_focused(&self) -> bool {
+        self.timeline.focus.is_some()
     }
 
     /// Adds a line, composed only when lines are kept.
     pub fn line(&mut self, now: Nanos, compose: impl FnOnce(&mut String)) {
-        if self.lines_max == 0 {
+        if !self.is_on() {
             return;
-        }
-        if self.lines.len() == self.lines_max {
-            self.lines.pop_front();
         }
         let mut line = String::new();
         // Writing to a string cannot fail.
         let _ = write!(line, "{now:>12}  ");
         compose(&mut line);
+        if !self.timeline.keeps(&line) {
+            return;
+        }
+        if self.lines.len() == self.timeline.lines_max {
+            self.lines.pop_front();
+        }
         self.lines.push_back(line);
     }
 

@@ -72,13 +72,22 @@ impl Workload {
                 Call::Get { key }
             }
             22..32 => self.scan(),
-            32..55 => self.put(region, KeyKind::Plain, None),
+            32..50 => self.put(region, KeyKind::Plain, None),
+            50..55 => self.put_many(region),
             55..65 => {
                 let session = self.next_session(client);
                 self.put(region, KeyKind::Plain, Some(session))
             }
             65..78 => self.put(region, KeyKind::Deletable, None),
-            78..86 => Call::Delete { key: self.key(region, KeyKind::Deletable) },
+            78..84 => Call::Delete { key: self.key(region, KeyKind::Deletable) },
+            84..86 => {
+                // The deletable keys of a region are neighbours.
+                let keys = self.layout.keys_of(region, KeyKind::Deletable);
+                let start = self.rng.pick(&keys).clone();
+                let end =
+                    keys.last().map_or(Bytes::new(), |last| [last, &b"~"[..]].concat().into());
+                Call::DeleteRange { start, end }
+            }
             _ => {
                 let session = self.next_session(client);
                 let key = self.key(region, KeyKind::Appended);
@@ -110,6 +119,12 @@ impl Workload {
         let key = self.key(region, kind);
         let padding = if self.rng.chance(50) { 2000 } else { self.rng.below(20) };
         Call::Put { key, value: put_value(self.next_token(), padding as usize), session }
+    }
+
+    fn put_many(&mut self, region: usize) -> Call {
+        let keys = [KeyKind::Plain, KeyKind::Deletable].map(|kind| self.key(region, kind));
+        let pairs = keys.map(|key| (key, put_value(self.next_token(), 0)));
+        Call::PutMany { pairs: pairs.to_vec() }
     }
 
     fn key(&mut self, region: usize, kind: KeyKind) -> Bytes {

@@ -9,7 +9,7 @@ pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, Settings};
 use serde_json::json;
@@ -84,11 +84,24 @@ pub(crate) async fn run(options: Options, _: &Global) -> Result<(), Failure> {
         (None, None) => default_dir()?,
     };
     std::fs::create_dir_all(&data_dir).map_err(Failure::io(data_dir.display().to_string()))?;
+    check_stores(&data_dir, options.stores)?;
     let ports = Ports::choose(options.port, usize::from(options.stores))?;
     let mut members = start(&options, &ports, &data_dir)?;
     let outcome = supervise(&options, &ports, data_dir, &mut members).await;
     stop_all(&mut members).await;
     outcome
+}
+
+/// Data of more stores than are to be started would miss their majority.
+fn check_stores(data_dir: &Path, stores: u16) -> Result<(), Failure> {
+    let existing = (1..).take_while(|n| data_dir.join(format!("store-{n}")).is_dir()).count();
+    if existing <= usize::from(stores) {
+        return Ok(());
+    }
+    let dir = data_dir.display();
+    Err(Failure::Usage(format!(
+        "the data in {dir} are of {existing} stores: say --stores {existing}, or another --data-dir"
+    )))
 }
 
 fn start(options: &Options, ports: &Ports, data_dir: &Path) -> Result<Vec<Member>, Failure> {
@@ -125,6 +138,8 @@ async fn supervise(
     data_dir: PathBuf,
     members: &mut [Member],
 ) -> Result<(), Failure> {
+    #[expect(clippy::disallowed_methods, reason = "to tell how long the start took")]
+    let started = Instant::now();
     let endpoints = vec![format!("127.0.0.1:{}", ports.scheduler)];
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::io("SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::io("SIGTERM"))?;
@@ -137,7 +152,7 @@ async fn supervise(
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
     let running = Running { pid, endpoints, data_dir, processes };
     let _announcement = state::announce(&running)?;
-    tell(options, &running)?;
+    tell(options, &running, started.elapsed())?;
     let exec = async {
         match &options.exec {
             Some(command) => exec(command, &running).await,
@@ -196,7 +211,7 @@ async fn watch(members: &mut [Member]) {
     }
 }
 
-fn tell(options: &Options, running: &Running) -> Result<(), Failure> {
+fn tell(options: &Options, running: &Running, took: Duration) -> Result<(), Failure> {
     let processes = running.processes.iter().map(|process| {
         json!({
             "name": process.name,
@@ -226,7 +241,8 @@ fn tell(options: &Options, running: &Running) -> Result<(), Failure> {
             note(&format!("data and logs in {}", running.data_dir.display()));
         }
     }
-    note(&format!("ready: {} (Ctrl-C stops)", running.endpoints.join(",")));
+    let endpoints = running.endpoints.join(",");
+    note(&format!("ready in {:.1} s: {endpoints} (Ctrl-C stops)", took.as_secs_f64()));
     Ok(())
 }
 

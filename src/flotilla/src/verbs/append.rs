@@ -7,7 +7,6 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The key; a missing one counts as empty
-    #[arg(allow_negative_numbers = true)]
     key: String,
     /// What to add; `-` reads all of stdin, `@FILE` a file
     #[arg(allow_negative_numbers = true)]

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The keys; they need not exist
-    #[arg(required = true, allow_negative_numbers = true)]
+    #[arg(required = true)]
     keys: Vec<String>,
 }
 

@@ -9,7 +9,6 @@ use crate::text::show;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The key
-    #[arg(allow_negative_numbers = true)]
     key: String,
 }
 

@@ -10,7 +10,7 @@ use crate::output::Columns;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The keys
-    #[arg(required = true, allow_negative_numbers = true)]
+    #[arg(required = true)]
     keys: Vec<String>,
 }
 

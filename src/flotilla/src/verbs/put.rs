@@ -7,7 +7,6 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The key
-    #[arg(allow_negative_numbers = true)]
     key: String,
     /// The value; `-` reads all of stdin, `@FILE` a file (a value that begins so: `\-`, `\@`)
     #[arg(allow_negative_numbers = true)]

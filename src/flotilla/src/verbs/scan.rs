@@ -29,10 +29,10 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Range {
     /// The first key
-    #[arg(conflicts_with = "prefix", allow_negative_numbers = true)]
+    #[arg(conflicts_with = "prefix")]
     start: Option<String>,
     /// The first key not wanted
-    #[arg(conflicts_with = "prefix", allow_negative_numbers = true)]
+    #[arg(conflicts_with = "prefix")]
     end: Option<String>,
     /// All keys that begin so
     #[arg(long, short)]

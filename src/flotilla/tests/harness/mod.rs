@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use client::{Client, Settings};
 use tempfile::TempDir;
 
-pub const BINARY: &str = env!("CARGO_BIN_EXE_flotilla");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_flotilla");
 
 /// Nothing here takes longer on a machine that works, however busy.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A command of the binary that knows nothing of the machine it runs on.
-pub fn command(state: &Path) -> Command {
+pub(crate) fn command(state: &Path) -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", state).env("XDG_STATE_HOME", state).env("XDG_DATA_HOME", state);
@@ -26,7 +26,7 @@ pub fn command(state: &Path) -> Command {
 }
 
 /// Polls until `ready` gives something. Panics with `what` when the deadline passes.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = ready() {
@@ -38,7 +38,7 @@ pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The same for work that awaits.
-pub async fn wait_for_async<T>(what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn wait_for_async<T>(what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = ready().await {
@@ -50,23 +50,23 @@ pub async fn wait_for_async<T>(what: &str, mut ready: impl AsyncFnMut() -> Optio
 }
 
 /// Ports that nobody uses right now, all different.
-pub fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
 }
 
 /// One server process.
-pub struct Node {
-    pub name: String,
-    pub data_dir: PathBuf,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
     args: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Node {
-    pub fn new(name: &str, root: &Path, args: &[&str]) -> Node {
+    pub(crate) fn new(name: &str, root: &Path, args: &[&str]) -> Node {
         let data_dir = root.join(name);
         let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         args.extend(["--with-parent".to_owned(), format!("--data-dir={}", data_dir.display())]);
@@ -79,7 +79,7 @@ impl Node {
         }
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).expect("log");
         let mut command = command(self.log.parent().expect("in a directory"));
@@ -88,19 +88,19 @@ impl Node {
     }
 
     /// SIGKILL. Every byte that was not written is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it can be killed");
             child.wait().expect("it is gone");
         }
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// What it has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 }
@@ -112,16 +112,16 @@ impl Drop for Node {
 }
 
 /// A scheduler and stores.
-pub struct Cluster {
-    pub scheduler: Node,
-    pub stores: Vec<Node>,
-    pub endpoints: Vec<String>,
-    pub dir: TempDir,
+pub(crate) struct Cluster {
+    pub(crate) scheduler: Node,
+    pub(crate) stores: Vec<Node>,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) dir: TempDir,
 }
 
 impl Cluster {
     /// Starts everything, and waits until a write works.
-    pub async fn start(stores: usize) -> Cluster {
+    pub(crate) async fn start(stores: usize) -> Cluster {
         let dir = tempfile::tempdir().expect("a directory");
         let mut cluster = Cluster::prepare(stores, dir);
         cluster.scheduler.start();
@@ -147,7 +147,7 @@ impl Cluster {
     }
 
     /// A client, once a write works.
-    pub async fn client(&self, settings: Settings) -> Client {
+    pub(crate) async fn client(&self, settings: Settings) -> Client {
         wait_for_async("a cluster that serves", async || {
             let client = Client::connect(&self.endpoints, settings).await.ok()?;
             client.delete("harness/probe").await.ok()?;
@@ -157,7 +157,7 @@ impl Cluster {
     }
 
     /// The last lines of every process, for a test that fails.
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let nodes = std::iter::once(&self.scheduler).chain(&self.stores);
         let tail = |node: &Node| {
             let log = node.log();
@@ -170,16 +170,16 @@ impl Cluster {
 }
 
 /// `flotilla playground` on free ports.
-pub struct Playground {
-    pub endpoints: Vec<String>,
-    pub report: serde_json::Value,
-    pub dir: PathBuf,
+pub(crate) struct Playground {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) report: serde_json::Value,
+    pub(crate) dir: PathBuf,
     child: Child,
 }
 
 impl Playground {
     /// Starts it in `dir` and waits until it says that it is ready.
-    pub fn start(dir: &Path, args: &[&str]) -> Playground {
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Playground {
         let ready = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::File::create(dir.join("playground.log")).expect("log");
@@ -202,12 +202,12 @@ impl Playground {
     }
 
     /// Runs a verb against it.
-    pub fn flotilla(&self, args: &[&str]) -> Output {
+    pub(crate) fn flotilla(&self, args: &[&str]) -> Output {
         self.flotilla_with(args, b"")
     }
 
     /// Runs a verb with this on stdin.
-    pub fn flotilla_with(&self, args: &[&str], input: &[u8]) -> Output {
+    pub(crate) fn flotilla_with(&self, args: &[&str], input: &[u8]) -> Output {
         use std::io::Write;
         let mut command = command(&self.dir);
         command.args(args).env("FLOTILLA_ENDPOINTS", self.endpoints.join(","));
@@ -223,7 +223,7 @@ impl Playground {
     }
 
     /// The processes of its stores.
-    pub fn store_pids(&self) -> Vec<i32> {
+    pub(crate) fn store_pids(&self) -> Vec<i32> {
         let processes = self.report["processes"].as_array().expect("a list").iter();
         let stores =
             processes.filter(|p| p["name"].as_str().is_some_and(|n| n.starts_with("store")));
@@ -231,7 +231,7 @@ impl Playground {
     }
 
     /// SIGTERM, and the exit code.
-    pub fn stop(mut self) -> Option<i32> {
+    pub(crate) fn stop(mut self) -> Option<i32> {
         self.terminate();
         wait_for("a playground that stops", || self.child.try_wait().expect("a child")).code()
     }

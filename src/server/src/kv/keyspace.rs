@@ -1,10 +1,8 @@
 //! How the keys of a request become the keys of the store.
 //!
 //! Without a keyspace (`api_version` V1) a key is stored as it is. A client with a keyspace (V2) prefixes its keys
-//! itself and
-//! routes by their memcomparable form, in which region boundaries are; so the store keeps the encoded key, and range
-//! checks
-//! are plain byte comparisons for both. Responses carry keys as the client wrote them.
+//! itself and routes by their memcomparable form, in which region boundaries are; so the store keeps the encoded key,
+//! and range checks are plain byte comparisons for both. Responses carry keys as the client wrote them.
 //!
 //! Both forms share one ordered space: clients of both kinds can use one cluster, but a V1 scan over V2 keys shows their
 //! encoded form.

@@ -35,7 +35,7 @@ impl Cluster {
         if !machine.apply_scheduled {
             machine.apply_scheduled = true;
             let delay = self.process_rng.around(self.knobs.apply_mean);
-            self.to_life(store, delay, StoreEvent::Apply);
+            self.schedule(store, delay, StoreEvent::Apply);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::sim::invariants::log_matching::{self, Position};
 use crate::sim::invariants::state_machine::content_hash;
 use crate::sim::invariants::{Broken, structure};
 use crate::sim::network::NetworkCounts;
+use crate::sim::trace::COLUMNS;
 use bytes::Bytes;
 use engine::{Cf, Engine, Iter};
 use prost::Message;
@@ -163,6 +164,42 @@ impl Cluster {
         }
         let _ = write!(text, " {} open calls", self.open_calls());
         text
+    }
+
+    /// Adds a line to the timeline for each region whose nodes have changed: one column per store with role, term, commit
+    /// and applied index. A focused timeline shows changes of role and term only.
+    pub(super) fn draw_columns(&mut self) {
+        for place in 0..self.layout.regions.len() {
+            let nodes: Vec<Option<raft::Status>> =
+                (0..self.processes.len()).map(|store| self.status(store, place)).collect();
+            let column = |node: &Option<raft::Status>| match node {
+                None => format!("{:22}", "down"),
+                Some(node) => {
+                    let role = match node.role {
+                        raft::Role::Leader => "LEADS",
+                        raft::Role::Follower => "",
+                        raft::Role::Candidate => "asks",
+                        raft::Role::PreCandidate => "preasks",
+                    };
+                    let raft::Status { term, commit, applied, .. } = node;
+                    format!("{:22}", format!("{role} t{term} c{commit} a{applied}"))
+                }
+            };
+            let line: Vec<String> = nodes.iter().map(column).collect();
+            let line = line.join("| ");
+            let lead = |node: &Option<raft::Status>| node.as_ref().map(|n| (n.role, n.term));
+            let seen = match self.trace.is_focused() {
+                true => format!("{:?}", nodes.iter().map(lead).collect::<Vec<_>>()),
+                false => line.clone(),
+            };
+            if self.columns.get(&place) != Some(&seen) {
+                let (now, region) = (self.now(), self.layout.regions[place].id);
+                self.trace.line(now, |text| {
+                    text.push_str(&format!("{COLUMNS}r{region} | {line}"));
+                });
+                self.columns.insert(place, seen);
+            }
+        }
     }
 
     /// What happened to messages so far.

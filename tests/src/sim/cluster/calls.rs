@@ -118,7 +118,7 @@ impl Cluster {
         let scan_from = call.key().clone();
         let now = self.queue.now();
         self.trace.event(now, 0x200, number);
-        self.trace.line(now, |line| line.push_str(&format!("c{client} calls  {call:?}")));
+        self.trace.line(now, |line| line.push_str(&format!("c{client} {invoked} calls {call:?}")));
         let open = OpenCall {
             client,
             call,
@@ -143,18 +143,6 @@ impl Cluster {
     /// Number of calls that have not ended.
     pub fn open_calls(&self) -> usize {
         self.calls.open.len()
-    }
-
-    /// Ends every open call: what was not answered by now is unknown, or failed.
-    pub fn abandon_calls(&mut self) {
-        for number in self.calls.open.keys().copied().collect::<Vec<_>>() {
-            let tainted = self
-                .calls
-                .open
-                .get(&number)
-                .is_some_and(|open| open.tainted || open.attempt.is_some());
-            self.finish(number, if tainted { Outcome::Unknown } else { Outcome::Failed });
-        }
     }
 
     pub(super) fn attempt(&mut self, number: u64) {
@@ -274,18 +262,27 @@ impl Cluster {
         let now = self.queue.now();
         self.trace.event(now, 0x203, number);
         self.trace.line(now, |line| {
-            line.push_str(&format!("c{client} {} → {outcome:?}  ({call:?})", call.name()));
+            line.push_str(&format!(
+                "c{client} {invoked} {} → {outcome:?}  ({call:?})",
+                call.name()
+            ));
         });
         self.notices.push_back(Notice::Done { client, call, outcome });
     }
 }
 
 fn ask_what(open: &OpenCall, cf: RawCf, region_end: &Bytes) -> AskWhat {
+    let write_all = |mutations| AskWhat::Write(Request::Mutate { mutations, session: None });
     let write =
         |mutation, session| AskWhat::Write(Request::Mutate { mutations: vec![mutation], session });
     match open.call.clone() {
         Call::Put { key, value, session } => write(Mutation::Put { cf, key, value }, session),
+        Call::PutMany { pairs } => {
+            let puts = pairs.into_iter().map(|(key, value)| Mutation::Put { cf, key, value });
+            write_all(puts.collect())
+        }
         Call::Delete { key } => write(Mutation::Delete { cf, key }, None),
+        Call::DeleteRange { start, end } => write(Mutation::DeleteRange { cf, start, end }, None),
         Call::Append { key, value, session } => {
             write(Mutation::Append { cf, key, value }, Some(session))
         }

@@ -35,7 +35,7 @@ impl Cluster {
             Ok(token) => {
                 machine.syncing = Some(Syncing { token, number, must_sync });
                 let delay = if must_sync { self.sync_delay(store) } else { Nanos::micros(5) };
-                self.to_life(store, delay, StoreEvent::Synced);
+                self.schedule(store, delay, StoreEvent::Synced);
             }
             Err(error) => self.disk_failed(store, &error),
         }

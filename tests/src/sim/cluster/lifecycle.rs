@@ -14,6 +14,10 @@ use raftstore::{Config, Reply, Store};
 
 impl Cluster {
     pub(super) fn suffer(&mut self, fault: Fault) -> Result<(), Broken> {
+        if fault.is_harm() && !self.nemesis.is_active() {
+            // Planned before the healing, for later.
+            return Ok(());
+        }
         let now = self.queue.now();
         self.trace.event(now, 0x300, fault_number(&fault));
         if !matches!(fault, Fault::Restart(store) if self.processes[store].is_up()) {
@@ -34,10 +38,8 @@ impl Cluster {
             Fault::Pause(store) => self.processes[store].paused = self.processes[store].is_up(),
             Fault::Resume(store) => self.resume(store)?,
             Fault::SlowDisk(store, slow) => self.processes[store].slow_disk = slow,
-            Fault::FailSync(store) => {
-                if self.processes[store].is_up() {
-                    self.processes[store].engine.fail_next_sync("injected failure");
-                }
+            Fault::FailSync(_) | Fault::FailWrite(_) | Fault::FailFile(_) | Fault::Drain(_) => {
+                self.trouble(&fault);
             }
             Fault::Transfer(region, store) => self.transfer(region, store),
             Fault::CrashLeader(region, span) => {
@@ -48,6 +50,29 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Faults of a living process only.
+    fn trouble(&mut self, fault: &Fault) {
+        let reason = "injected failure";
+        match *fault {
+            Fault::FailSync(store) if self.processes[store].is_up() => {
+                self.processes[store].engine.fail_next_sync(reason);
+            }
+            Fault::FailWrite(store) if self.processes[store].is_up() => {
+                self.processes[store].engine.fail_next_write(reason);
+            }
+            Fault::FailFile(store) if self.processes[store].is_up() => {
+                self.processes[store].fail_next_file();
+            }
+            Fault::Drain(store)
+                if self.processes[store].is_up() && !self.processes[store].paused =>
+            {
+                self.processes[store].draining = true;
+                self.tell(store, StoreMsg::Drain);
+            }
+            _ => {}
+        }
     }
 
     /// Ends the process and loses what was not synced, as far as `keep` says.
@@ -122,7 +147,7 @@ impl Cluster {
         for region in self.layout.regions.clone() {
             self.tell(store, StoreMsg::Bootstrap { region, reply: Reply::ignored() });
         }
-        self.to_life(store, self.knobs.tick, StoreEvent::Tick);
+        self.schedule(store, self.knobs.tick, StoreEvent::Tick);
         Ok(())
     }
 
@@ -135,7 +160,7 @@ impl Cluster {
         process.awake_since = self.queue.now();
         let stalled = std::mem::take(&mut process.stalled);
         for (life, event) in stalled {
-            self.to_store(store, life, event)?;
+            self.reach_store(store, life, event)?;
         }
         Ok(())
     }
@@ -159,6 +184,9 @@ impl Cluster {
         for store in 0..self.processes.len() {
             self.processes[store].slow_disk = false;
             self.resume(store)?;
+            if self.processes[store].draining {
+                self.crash(store, Keep::All);
+            }
             self.start(store)?;
         }
         Ok(())
@@ -177,6 +205,9 @@ fn fault_number(fault: &Fault) -> u64 {
         Fault::SlowDisk(store, slow) => 0x700 + 2 * *store as u64 + u64::from(*slow),
         Fault::FailSync(store) => 0x800 + *store as u64,
         Fault::Transfer(region, store) => 0x900 + 16 * *region as u64 + *store as u64,
+        Fault::FailWrite(store) => 0xb00 + *store as u64,
+        Fault::FailFile(store) => 0xc00 + *store as u64,
+        Fault::Drain(store) => 0xd00 + *store as u64,
         Fault::CrashLeader(region, span) => 0xa00 + *region as u64 + span.0,
     }
 }

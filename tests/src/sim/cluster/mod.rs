@@ -39,7 +39,7 @@ use super::queue::Queue;
 use super::record::Recorder;
 use super::rng::{Rng, Stream};
 use super::time::Nanos;
-use super::trace::Trace;
+use super::trace::{Timeline, Trace};
 use calls::Calls;
 use raftstore::Config;
 use raftstore::keys::RawCf;
@@ -59,8 +59,8 @@ pub struct Setup {
     pub layout: Layout,
     /// The configuration of a store; the store's own id is filled in.
     pub store_config: Config,
-    /// Lines the timeline keeps; 0 for none.
-    pub timeline_lines_max: usize,
+    /// Which lines the timeline keeps.
+    pub timeline: Timeline,
     /// Whether calls are recorded for the checkers; their keys and values must then be the workload's.
     pub record: bool,
 }
@@ -107,6 +107,8 @@ pub struct Cluster {
     pub(super) process_rng: Rng,
     /// When a store last heard another about a region: by region, hearer, speaker.
     pub(super) heard: BTreeMap<(u64, usize, usize), Nanos>,
+    /// What the timeline last said about each region's nodes.
+    pub(super) columns: BTreeMap<usize, String>,
     /// The column family that clients use.
     pub cf: RawCf,
     /// The record of what clients did and saw.
@@ -120,7 +122,7 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster with empty disks, every store starting within the first tick.
     pub fn new(setup: Setup) -> Cluster {
-        let Setup { seed, knobs, layout, store_config, timeline_lines_max, record } = setup;
+        let Setup { seed, knobs, layout, store_config, timeline, record } = setup;
         let mut process_rng = Rng::new(seed, Stream::Process);
         let drift = |rng: &mut Rng| {
             let ppm = rng.between(0, 2 * knobs.drift_ppm_max);
@@ -149,9 +151,10 @@ impl Cluster {
             disk_rng: Rng::new(seed, Stream::Disk),
             process_rng,
             heard: BTreeMap::new(),
+            columns: BTreeMap::new(),
             cf: RawCf::Default,
             recorder: Recorder::default(),
-            trace: Trace::new(timeline_lines_max),
+            trace: Trace::new(timeline),
             counts: Counts::default(),
         };
         for store in 0..cluster.processes.len() {
@@ -196,7 +199,7 @@ impl Cluster {
 
     fn dispatch(&mut self, event: Event) -> Result<(), Broken> {
         match event {
-            Event::Store { store, life, event } => self.to_store(store, life, event)?,
+            Event::Store { store, life, event } => self.reach_store(store, life, event)?,
             Event::Answer { attempt, answer } => self.answered(attempt, answer),
             Event::GiveUp { attempt } => self.gave_up(attempt),
             Event::Retry { call } => self.attempt(call),
@@ -228,7 +231,7 @@ impl Cluster {
     }
 
     /// Schedules something for a store's present life.
-    pub(super) fn to_life(&mut self, store: usize, delay: Nanos, event: StoreEvent) {
+    pub(super) fn schedule(&mut self, store: usize, delay: Nanos, event: StoreEvent) {
         let life = Some(self.processes[store].life);
         self.queue.after(delay, Event::Store { store, life, event });
     }

@@ -41,7 +41,7 @@ impl Cluster {
             if self.process_rng.chance(500) {
                 awaited = false;
                 let soon = Nanos(extra.0 / 4);
-                self.to_life(from, soon, StoreEvent::SnapshotSent(region, peer, false));
+                self.schedule(from, soon, StoreEvent::SnapshotSent(region, peer, false));
             }
         }
         match self.network.deliveries(self.queue.now(), from, place).first() {
@@ -49,7 +49,7 @@ impl Cluster {
                 let event = StoreEvent::Snapshot(Box::new(message), parts, awaited);
                 self.queue.at(*at + extra, Event::Store { store: place, life: None, event });
             }
-            None => self.to_life(from, extra, StoreEvent::SnapshotSent(region, peer, false)),
+            None => self.schedule(from, extra, StoreEvent::SnapshotSent(region, peer, false)),
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Cluster {
         let region = RegionId::from(message.region_id);
         let delay = self.process_rng.span(Nanos::micros(100), Nanos::millis(5));
         if from < self.processes.len() {
-            self.to_life(from, delay, StoreEvent::SnapshotSent(region, to, ok));
+            self.schedule(from, delay, StoreEvent::SnapshotSent(region, to, ok));
         }
     }
 

@@ -18,7 +18,7 @@ use raftstore::{Reply, keys};
 
 impl Cluster {
     /// Something reaches a process, if it is there and not stopped.
-    pub(super) fn to_store(
+    pub(super) fn reach_store(
         &mut self,
         store: usize,
         life: Option<u64>,
@@ -96,7 +96,7 @@ impl Cluster {
         if !machine.turn_scheduled {
             machine.turn_scheduled = true;
             let delay = self.process_rng.span(Nanos::micros(2), Nanos::micros(80));
-            self.to_life(store, delay, StoreEvent::Turn);
+            self.schedule(store, delay, StoreEvent::Turn);
         }
     }
 
@@ -104,7 +104,7 @@ impl Cluster {
         // A timer fires a little late, and the loop may be busy.
         let late = self.process_rng.span(Nanos::ZERO, Nanos(self.knobs.tick.0 / 16));
         let delay = self.processes[store].clock.real_span(self.knobs.tick) + late;
-        self.to_life(store, delay, StoreEvent::Tick);
+        self.schedule(store, delay, StoreEvent::Tick);
         self.tell(store, StoreMsg::Tick);
     }
 
@@ -145,10 +145,13 @@ impl Cluster {
         }
         for install in installs {
             let delay = self.process_rng.span(Nanos::micros(50), Nanos::millis(20));
-            self.to_life(store, delay, StoreEvent::Install(Box::new(install)));
+            self.schedule(store, delay, StoreEvent::Install(Box::new(install)));
         }
         if self.knobs.probes {
             self.probe_lease(store)?;
+        }
+        if self.trace.is_on() {
+            self.draw_columns();
         }
         Ok(())
     }
@@ -162,7 +165,7 @@ impl Cluster {
         }
         let arrivals = self.network.deliveries(self.queue.now(), from, to);
         if arrivals.is_empty() && self.network.is_cut(from, to) && self.process_rng.chance(50) {
-            self.to_life(from, Nanos::millis(1), StoreEvent::Unreachable(to));
+            self.schedule(from, Nanos::millis(1), StoreEvent::Unreachable(to));
         }
         for at in arrivals {
             let event = StoreEvent::Raft(Box::new(message.clone()));
@@ -300,7 +303,7 @@ impl Cluster {
                 Said::Permit(ask, Ok(permit)) => {
                     // The reader's thread wakes up.
                     let delay = self.process_rng.span(Nanos::micros(1), Nanos::micros(50));
-                    self.to_life(store, delay, StoreEvent::ReadNow(ask, Box::new(permit)));
+                    self.schedule(store, delay, StoreEvent::ReadNow(ask, Box::new(permit)));
                 }
                 Said::Permit(ask, Err(error)) => self.reply_to(ask.attempt, Answer::Error(error)),
             }

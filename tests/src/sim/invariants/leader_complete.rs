@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_later_leader_without_a_committed_entry_is_caught() {
         let mut watcher = LeaderComplete::default();
-        let mut send = |watcher: &mut LeaderComplete, message: Message| {
+        let send = |watcher: &mut LeaderComplete, message: Message| {
             watcher.sent(Sent { region: 1, store: 0, message: &message })
         };
         assert_eq!(send(&mut watcher, append(1, 2, 9, 1)), Ok(()));
