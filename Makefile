@@ -10,13 +10,19 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 # Debian's ccache puts compilers of the same name here; where it is not installed this changes nothing.
 export PATH := /usr/lib/ccache:$(PATH)
 
-CARGO_TEST := cargo test --release
+# Always the whole workspace: with `-p`, cargo resolves other features for shared crates and builds them, RocksDB among them,
+# once more.
+CARGO_BUILD := cargo build --release --workspace
+CARGO_TEST := cargo test --release --workspace
+# The stages and the simulator run over the in-memory engine and need no RocksDB: a learner's first build takes two minutes.
+STAGE_TEST := cargo test --release -p flotilla-tests
 FLOTILLA := $(CARGO_TARGET_DIR)/release/flotilla
 SIM := $(CARGO_TARGET_DIR)/release/sim
 
 STORES ?= 3
 SCHEDULERS ?= 1
-PORT ?= 2379
+# Empty: 2379 for the scheduler and 20160 on for the stores, or free ones where those are taken.
+PORT ?=
 DATA ?= $(CURDIR)/target/playground
 
 .PHONY: help
@@ -29,30 +35,30 @@ deps: ## install or name what the build needs (compiler, libclang)
 
 .PHONY: build
 build: deps ## the one binary, flotilla
-	cargo build --release -p flotilla
+	$(CARGO_BUILD) --bin flotilla
 	@echo "built $(FLOTILLA)"
 
 .PHONY: playground
-playground: build ## a real cluster of child processes: STORES=3 SCHEDULERS=1 PORT=2379 DATA=dir
-	$(FLOTILLA) playground --stores $(STORES) --schedulers $(SCHEDULERS) --port $(PORT) --data-dir $(DATA)
+playground: build ## a real cluster of child processes: STORES=3 SCHEDULERS=1 PORT=n DATA=dir
+	$(FLOTILLA) playground --stores $(STORES) --schedulers $(SCHEDULERS) $(addprefix --port ,$(PORT)) --data-dir $(DATA)
 
 # --- tests --------------------------------------------------------------------------------------------------------------
 
 .PHONY: test
 test: deps ## every test: units, stages, real processes, simulator seeds, the published peers
-	$(CARGO_TEST) --workspace
-	$(MAKE) --no-print-directory sim SEEDS=60
+	$(CARGO_TEST)
+	$(SIM) --seeds 60
 	$(MAKE) --no-print-directory mixed published-client
 
 .PHONY: project1 project2a project2b project2c
-project1: deps ## stage 1: a standalone key-value service
-	$(CARGO_TEST) -p flotilla-tests --test project1
+project1: ## stage 1: a standalone key-value service
+	$(STAGE_TEST) --test project1
 project2a: ## stage 2a: the consensus core and RawNode
-	$(CARGO_TEST) -p flotilla-tests --test project2a
+	$(STAGE_TEST) --test project2a
 project2b: ## stage 2b: the replicated store
-	$(CARGO_TEST) -p flotilla-tests --test project2b
+	$(STAGE_TEST) --test project2b
 project2c: ## stage 2c: log compaction and snapshots
-	$(CARGO_TEST) -p flotilla-tests --test project2c --test project2c_raft
+	$(STAGE_TEST) --test project2c --test project2c_raft
 
 SEEDS ?= 50
 .PHONY: sim
@@ -66,7 +72,7 @@ endif
 
 .PHONY: planted
 planted: ## every planted bug must be caught: prints bug -> seeds needed
-	cargo run --release -p flotilla-tests --features planted --bin sim -- --planted all
+	cd tests && CARGO_TARGET_DIR=$(CACHE)/planted cargo run --release --features planted --bin sim -- --planted all
 
 # Peers with dependency trees of their own, each a workspace apart.
 .PHONY: mixed published-client
@@ -100,4 +106,4 @@ fix: ## format and apply the lints' suggestions
 
 .PHONY: golden
 golden: ## rewrite the golden scripts' expected output; review the diff
-	UPDATE_GOLDENFILES=1 $(CARGO_TEST) -p flotilla-raft -p flotilla-engine
+	UPDATE_GOLDENFILES=1 cargo test --release -p flotilla-raft -p flotilla-engine

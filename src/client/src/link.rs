@@ -6,7 +6,7 @@
 //!
 //! Invariants: 1. a request is *waiting* (not yet taken by the stream, certainly not sent) or *out* (may have been sent);
 //! when the link breaks, that difference is told to the caller. 2. A broken link stays broken; the next request makes a new
-//! one. Tests: with real stores, in the binary's crate.
+//! one. Tests: `link/tests.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -74,6 +74,8 @@ struct Outbox {
     next_id: u64,
     waker: Option<Waker>,
     broken: Option<String>,
+    /// The store has refused the stream, which must take nothing any more.
+    unary: bool,
 }
 
 #[derive(Debug)]
@@ -160,7 +162,10 @@ impl Shared {
             TikvClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         match client.batch_commands(Requests(self.clone())).await {
             Ok(answers) => self.receive(answers.into_inner()).await,
-            Err(status) if status.code() == Code::Unimplemented => self.serve_unary(&channel).await,
+            Err(status) if status.code() == Code::Unimplemented => {
+                self.give_up_stream();
+                self.serve_unary(&channel).await
+            }
             Err(status) => describe(&status),
         }
     }
@@ -182,6 +187,18 @@ impl Shared {
             let Some(reply) = outbox.out.remove(&id) else { continue };
             let empty = || Broken { sent: true, reason: "an empty answer".to_owned() };
             let _ = reply.send(response.cmd.ok_or_else(empty));
+        }
+    }
+
+    /// What the refused stream has taken was thrown away unread.
+    fn give_up_stream(&self) {
+        let mut outbox = self.0.lock();
+        outbox.unary = true;
+        let out = std::mem::take(&mut outbox.out);
+        drop(outbox);
+        for reply in out.into_values() {
+            let reason = "the store serves no batched stream".to_owned();
+            let _ = reply.send(Err(Broken { sent: false, reason }));
         }
     }
 
@@ -253,6 +270,9 @@ impl Stream for Requests {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<BatchCommandsRequest>> {
         let mut outbox = self.0.0.lock();
+        if outbox.unary {
+            return Poll::Ready(None);
+        }
         let taken = match outbox.poll_take(cx) {
             Poll::Ready(Some(taken)) => taken,
             Poll::Ready(None) => return Poll::Ready(None),
@@ -309,3 +329,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+#[path = "link/tests.rs"]
+mod tests;

@@ -71,10 +71,11 @@ impl Scanner {
                 Ok(None) => continue,
                 // The answer would be too large.
                 Err(Error::Refused(_)) if self.scan.shrink(&page) => continue,
-                Err(Error::Refused(reason)) => match self.large_pair(&page).await? {
-                    Some(pairs) => pairs,
-                    None => return Err(Error::Refused(reason)),
-                },
+                Err(Error::Refused(_)) if !page.keys_only => {
+                    // `None`: deleted in between, so the next page may fit.
+                    let Some(pairs) = self.large_pair(&page).await? else { continue };
+                    pairs
+                }
                 Err(error) => return Err(error),
             };
             self.scan.on_page(&page, &pairs);
@@ -95,9 +96,6 @@ impl Scanner {
 
     /// One pair whose value does not fit into the answer of a scan: its key by a scan, its value by a get.
     async fn large_pair(&self, page: &Page) -> Result<Option<Vec<Pair>>> {
-        if page.keys_only {
-            return Ok(None);
-        }
         let Client { driver, settings } = &self.client;
         let deadline = driver.deadline(settings);
         let keys = Request::Scan(Page { keys_only: true, ..page.clone() });
@@ -106,7 +104,6 @@ impl Scanner {
         };
         let Some((key, _)) = pairs.into_iter().next() else { return Ok(None) };
         let value = self.client.get(key.clone()).await?;
-        // Deleted in between: no pair, and the caller asks again for what comes after.
         Ok(value.map(|value| vec![(key, value)]))
     }
 }

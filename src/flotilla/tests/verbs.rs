@@ -65,6 +65,7 @@ fn the_verbs_do_what_they_say() {
     assert_eq!(ok(&playground, &["scan"]), "");
 
     bytes_survive(&playground);
+    large_values_are_read_back(&playground);
     mistakes_are_told(&playground);
     load_and_export(&playground);
     silence_has_its_own_codes(&playground);
@@ -81,6 +82,29 @@ fn bytes_survive(playground: &Playground) {
     ok(playground, &["put", "copy", shown.trim_end_matches('\n')]);
     assert_eq!(playground.flotilla(&["get", "copy", "-o", "raw"]).stdout, value);
     ok(playground, &["del", "copy", "x'00ff0a'"]);
+}
+
+/// Values that do not fit into one answer of a scan together, and one that does not even alone.
+fn large_values_are_read_back(playground: &Playground) {
+    let sizes = [1_500_000, 1_500_000, 5_500_000, 1_500_000, 10];
+    let keys = ["big0", "big1", "big2", "big3", "big4"];
+    for (key, size) in keys.iter().zip(sizes) {
+        let value = vec![key.as_bytes()[3]; size];
+        let put = playground.flotilla_with(&["put", key, "-"], &value);
+        assert_eq!(code(&put), 0, "{}", stderr(&put));
+    }
+    let expected: String = keys
+        .iter()
+        .zip(sizes)
+        .map(|(key, size)| format!("{key}\t{}\n", key[3..].repeat(size)))
+        .collect();
+    let same = |args: &[&str]| assert!(ok(playground, args) == expected, "{args:?} differs");
+    same(&["scan", "--prefix", "big"]);
+    same(&["mget", "big0", "big1", "big2", "big3", "big4"]);
+    let reverse = ok(playground, &["rscan", "--prefix", "big"]);
+    let reversed: String = expected.lines().rev().map(|line| format!("{line}\n")).collect();
+    assert!(reverse == reversed, "rscan differs");
+    ok(playground, &["del-range", "--prefix", "big", "--yes"]);
 }
 
 fn mistakes_are_told(playground: &Playground) {
@@ -144,7 +168,7 @@ fn load_and_export(playground: &Playground) {
 fn silence_has_its_own_codes(playground: &Playground) {
     let signal_all = |signal| {
         for pid in playground.store_pids() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
         }
     };
     let run = |args: &[&str]| {
@@ -174,7 +198,7 @@ fn status_is_healthy_until_a_store_dies(playground: &Playground) {
     assert_eq!(status["healthy"], true);
     assert!(status["cluster_id"].is_string(), "a u64 is text in JSON");
     let victim = nix::unistd::Pid::from_raw(playground.store_pids()[0]);
-    nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(victim, nix::sys::signal::Signal::SIGKILL).expect("it runs");
     let output = playground.flotilla(&["status"]);
     assert_eq!(code(&output), 7, "{}", stderr(&output));
     assert!(stdout(&output).contains("unreachable"), "{}", stdout(&output));

@@ -41,8 +41,8 @@ impl<S: Storage> Raft<S> {
         }
         let (next, commit_sent) = (progress.next, progress.commit_sent);
         let last = self.log.last_index();
-        let commit_news = self.config.commit_broadcast
-            && commit_sent < self.log.committed.min(next.prev());
+        let commit_news =
+            self.config.commit_broadcast && commit_sent < self.log.committed.min(next.prev());
         if next > last && !even_empty && !commit_news {
             return false;
         }

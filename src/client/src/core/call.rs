@@ -11,6 +11,7 @@
 //! session goes back to the pool only when all attempts under its sequence are known. 4. Nothing is sent twice without a
 //! wait in between, but for a bounded number of hints.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -167,7 +168,7 @@ pub struct Call {
     sent: Option<(RegionId, Peer)>,
     ambiguous: Option<String>,
     reached: bool,
-    last_failure: String,
+    last_failure: Cow<'static, str>,
     outcome: Option<Result<Reply>>,
 }
 
@@ -190,7 +191,7 @@ impl Call {
             sent: None,
             ambiguous: None,
             reached: false,
-            last_failure: "nothing was tried".to_owned(),
+            last_failure: Cow::Borrowed("nothing was tried"),
             outcome: None,
         }
     }
@@ -323,9 +324,9 @@ impl Call {
             }
             // Without the scheduler, what we know has to do.
             Err(reason) if self.request.anchor().locate(&mut core.regions).is_some() => {
-                self.last_failure = reason;
+                self.last_failure = reason.into();
             }
-            Err(reason) => self.wait(core, now, &reason),
+            Err(reason) => self.wait(core, now, reason),
         }
     }
 
@@ -339,7 +340,7 @@ impl Call {
         match answer {
             Ok(ids) if !ids.is_empty() => core.sessions.add_client_ids(ids),
             Ok(_) => self.wait(core, now, "the scheduler gave out no ids"),
-            Err(reason) => self.wait(core, now, &reason),
+            Err(reason) => self.wait(core, now, reason),
         }
     }
 
@@ -358,7 +359,7 @@ impl Call {
             }
             Attempt::RegionError(error) => {
                 let verdict = classify(*error);
-                self.last_failure = verdict.reason.clone();
+                self.last_failure = verdict.reason.clone().into();
                 if verdict.effect == Effect::Ambiguous && self.lose_track(&verdict.reason) {
                     return;
                 }
@@ -375,7 +376,7 @@ impl Call {
                 core.suspects.0.insert(store, now + core.settings.suspicion);
                 core.regions.unset_leader(region, store);
                 core.regions.doubt(region);
-                self.last_failure = format!("store {store}: {reason}");
+                self.last_failure = format!("store {store}: {reason}").into();
                 if sent && self.lose_track(&reason) {
                     return;
                 }
@@ -411,7 +412,7 @@ impl Call {
                 self.wait(core, now, "the session was not opened")
             }
             None => {
-                self.last_failure = "the session expired".to_owned();
+                self.last_failure = "the session expired".into();
                 self.retry_soon(core, now);
             }
         }
@@ -484,7 +485,7 @@ impl Call {
             }
             Action::Wait(pause) => self.wait_at_least(core, now, pause),
             Action::Fail => {
-                let reason = self.last_failure.clone();
+                let reason = self.last_failure.clone().into_owned();
                 self.refuse(core, reason);
             }
         }
@@ -498,8 +499,8 @@ impl Call {
         }
     }
 
-    fn wait(&mut self, core: &mut Core, now: Instant, reason: &str) {
-        self.last_failure = reason.to_owned();
+    fn wait(&mut self, core: &mut Core, now: Instant, reason: impl Into<Cow<'static, str>>) {
+        self.last_failure = reason.into();
         self.wait_at_least(core, now, Duration::ZERO);
     }
 
@@ -510,7 +511,7 @@ impl Call {
     }
 
     fn expire(&mut self, core: &mut Core) {
-        let last = std::mem::take(&mut self.last_failure);
+        let last = std::mem::take(&mut self.last_failure).into_owned();
         if let Some(reason) = self.ambiguous.take() {
             self.session = None;
             let reason = format!("{reason}; no answer within {:?}", self.budget);

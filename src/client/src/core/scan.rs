@@ -1,8 +1,8 @@
 //! Walks a key range region by region, forwards or in reverse, page by page.
 //!
 //! Each page is a linearizable read of its own; the scan as a whole is not a snapshot. A page ends at its region's
-//! boundary. A full page is followed by another from its last key on; a page with fewer pairs than asked for ends the
-//! region. A store refuses a page whose answer would be too large; then the page shrinks.
+//! boundary. A store may cut an answer that would be too large, after at least one pair, or refuse it; so only an empty page
+//! ends a region, and a refused page shrinks.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -97,23 +97,22 @@ impl Scan {
         if let Some(remaining) = &mut self.remaining {
             *remaining = remaining.saturating_sub(count);
         }
-        let full = count >= u64::from(page.limit);
         match pairs.last() {
-            Some((last, _)) if full && self.reverse => self.end = last.clone(),
-            Some((last, _)) if full => self.start = successor(last),
-            _ if self.reverse => {
+            Some((last, _)) if self.reverse => self.end = last.clone(),
+            Some((last, _)) => self.start = successor(last),
+            None if self.reverse => {
                 // The page began where the region or the range begins.
                 self.finished = page.start == self.start;
                 self.end = page.start.clone();
             }
-            _ => {
+            None => {
                 self.finished = page.end == self.end;
                 self.start = page.end.clone();
             }
         }
         let out_of_range = !self.end.is_empty() && self.start >= self.end;
         // A reverse scan that has come down to the empty key has nothing left below it.
-        let at_bottom = self.reverse && self.end.is_empty() && !pairs.is_empty() && full;
+        let at_bottom = self.reverse && self.end.is_empty() && !pairs.is_empty();
         self.finished |= self.remaining == Some(0) || out_of_range || at_bottom;
         if let Some(average) = bytes.checked_div(pairs.len()) {
             let fitting = u32::try_from(PAGE_BYTES_AIM / average.max(1)).unwrap_or(u32::MAX);

@@ -28,8 +28,22 @@ fn cache_of(boundaries: &[u8]) -> RegionCache {
     cache
 }
 
-/// A store's answer: at most `limit` pairs, or a refusal if they are more than `bytes_max` bytes.
-fn answer(data: &BTreeMap<Bytes, Bytes>, page: &Page, bytes_max: usize) -> Option<Vec<Pair>> {
+/// What a store does with an answer that would be too large.
+#[derive(Clone, Copy)]
+enum Large {
+    /// Cuts it, after one pair at least.
+    Cut,
+    /// Refuses it.
+    Refuse,
+}
+
+/// A store's answer: at most `limit` pairs and `bytes_max` bytes.
+fn answer(
+    data: &BTreeMap<Bytes, Bytes>,
+    page: &Page,
+    bytes_max: usize,
+    large: Large,
+) -> Option<Vec<Pair>> {
     let inside = |key: &Bytes| *key >= page.start && (page.end.is_empty() || *key < page.end);
     let mut pairs: Vec<Pair> = data
         .iter()
@@ -40,11 +54,26 @@ fn answer(data: &BTreeMap<Bytes, Bytes>, page: &Page, bytes_max: usize) -> Optio
         pairs.reverse();
     }
     pairs.truncate(page.limit as usize);
-    let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
-    (bytes <= bytes_max).then_some(pairs)
+    let mut bytes = 0;
+    let fitting = pairs.iter().take_while(|(key, value)| {
+        bytes += key.len() + value.len();
+        bytes <= bytes_max
+    });
+    let fitting = fitting.count();
+    match large {
+        Large::Refuse if fitting < pairs.len() => return None,
+        Large::Refuse => {}
+        Large::Cut => pairs.truncate(fitting.max(1)),
+    }
+    Some(pairs)
 }
 
-fn run(scan: &mut Scan, cache: &mut RegionCache, data: &BTreeMap<Bytes, Bytes>) -> Vec<Pair> {
+fn run(
+    scan: &mut Scan,
+    cache: &mut RegionCache,
+    data: &BTreeMap<Bytes, Bytes>,
+    (bytes_max, large): (usize, Large),
+) -> Vec<Pair> {
     let mut all = Vec::new();
     for _ in 0..10_000 {
         let page = match scan.next(cache) {
@@ -52,7 +81,7 @@ fn run(scan: &mut Scan, cache: &mut RegionCache, data: &BTreeMap<Bytes, Bytes>) 
             Next::Missing(anchor) => panic!("every region is known, yet {anchor:?} is missing"),
             Next::Page(page) => page,
         };
-        let Some(pairs) = answer(data, &page, 1 << 20) else {
+        let Some(pairs) = answer(data, &page, bytes_max, large) else {
             assert!(scan.shrink(&page), "one pair fits");
             continue;
         };
@@ -76,14 +105,16 @@ proptest! {
         limit in proptest::option::of(0u64..50),
         page_pairs in 1u32..6,
         reverse: bool,
+        bytes_max in 1usize..20,
     ) {
         let data: BTreeMap<Bytes, Bytes> =
             keys.into_iter().filter(|key| !key.is_empty()).map(|key| (key.clone(), key)).collect();
         let mut scan = Scan::new(start.clone(), end.clone(), limit).reverse(reverse);
         scan.page_pairs = page_pairs;
-        let seen = run(&mut scan, &mut cache_of(&boundaries), &data);
+        let limits = (bytes_max, Large::Cut);
+        let seen = run(&mut scan, &mut cache_of(&boundaries), &data, limits);
         let whole = Page { start, end, limit: u32::MAX, reverse, keys_only: false };
-        let mut expected = answer(&data, &whole, usize::MAX).unwrap();
+        let mut expected = answer(&data, &whole, usize::MAX, Large::Refuse).unwrap();
         expected.truncate(limit.unwrap_or(u64::MAX) as usize);
         prop_assert_eq!(seen, expected);
     }
@@ -96,7 +127,8 @@ fn pages_that_are_too_large_shrink_and_lose_nothing() {
         (0..40u8).map(|n| (Bytes::copy_from_slice(&[n + 1]), value.clone())).collect();
     for reverse in [false, true] {
         let mut scan = Scan::new(Bytes::new(), Bytes::new(), None).reverse(reverse);
-        let seen = run(&mut scan, &mut cache_of(&[20]), &data);
+        let limits = (1 << 20, Large::Refuse);
+        let seen = run(&mut scan, &mut cache_of(&[20]), &data, limits);
         assert_eq!(seen.len(), data.len());
         assert!(scan.page_pairs <= 3, "pages shrink to what the values allow");
     }
