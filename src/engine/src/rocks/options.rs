@@ -23,6 +23,10 @@ use crate::{Cf, Error, Result};
 /// Bits per key of the bloom filters: one false positive in a hundred.
 const BLOOM_BITS: f64 = 10.0;
 
+/// A block is what one cache look-up finds. Four times RocksDB's default: a scan of a hundred small rows then needs two
+/// look-ups in each file it merges instead of eight, and a point read only searches a little longer.
+const BLOCK_BYTES: usize = 16 << 10;
+
 /// Files whose readers stay open. Their indexes and filters live in the cache, so this bounds descriptors, not memory.
 const OPEN_FILES_MAX: i32 = 1000;
 
@@ -114,6 +118,7 @@ impl Tuning {
         table.set_bloom_filter(BLOOM_BITS, false);
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_block_size(BLOCK_BYTES);
         table.set_format_version(5);
         table
     }
