@@ -62,10 +62,10 @@ project2c: ## stage 2c: log compaction and snapshots
 
 SEEDS ?= 50
 .PHONY: sim
-sim: ## the deterministic simulator: SEED=n replays one seed, SEEDS=n runs that many
+sim: ## the deterministic simulator: SEED=n replays one seed (TRACE=1 shows it), SEEDS=n runs that many
 	cargo build --release -p flotilla-tests --bin sim
 ifdef SEED
-	$(SIM) --seed $(SEED)
+	$(SIM) --seed $(SEED) $(if $(TRACE),--trace)
 else
 	$(SIM) --seeds $(SEEDS)
 endif

@@ -38,7 +38,7 @@ fn package_index() -> BTreeMap<String, String> {
     stanzas(&made_up.collect::<Vec<_>>().join("\n\n"))
 }
 
-/// `key TAB value` lines with the escapes of `-o plain` undone.
+/// The pairs of `-o jsonl`, by key.
 fn records(output: &[u8]) -> BTreeMap<String, String> {
     let text = std::str::from_utf8(output).expect("the index is text");
     let one = |line: &str| {
