@@ -85,6 +85,18 @@ pub enum RegionError {
         /// Which region.
         region: RegionId,
     },
+    /// The region is about to be taken over by its neighbour; it serves nobody until that is decided.
+    #[error("region {region} is merging")]
+    Merging {
+        /// Which region.
+        region: RegionId,
+    },
+    /// An order that cannot be carried out. Nothing was proposed.
+    #[error("refused: {reason}")]
+    Refused {
+        /// Why; for people.
+        reason: String,
+    },
     /// The store has stopped serving: a write to its disk failed. A write may or may not take effect.
     #[error("the store has stopped: {reason}")]
     StoreStopped {
@@ -162,6 +174,11 @@ impl From<RegionError> for errorpb::Error {
                 wire.region_not_initialized =
                     Some(errorpb::RegionNotInitialized { region_id: region.get() });
             }
+            RegionError::Merging { region } => {
+                wire.proposal_in_merging_mode =
+                    Some(errorpb::ProposalInMergingMode { region_id: region.get() });
+            }
+            RegionError::Refused { .. } => {}
             // The protocol has no word for it; a bare message makes clients drop their route and ask again elsewhere.
             RegionError::StoreStopped { reason } => wire.message = stopped_message(&reason),
         }
@@ -169,6 +186,7 @@ impl From<RegionError> for errorpb::Error {
     }
 }
 
+const REFUSED: &str = "refused: ";
 const STOPPED: &str = "the store has stopped: ";
 
 fn stopped_message(reason: &str) -> String {
@@ -203,6 +221,10 @@ impl TryFrom<errorpb::Error> for RegionError {
             RegionError::ReadIndexNotReady { region: e.region_id.into() }
         } else if let Some(e) = wire.region_not_initialized {
             RegionError::RegionNotInitialized { region: e.region_id.into() }
+        } else if let Some(e) = wire.proposal_in_merging_mode {
+            RegionError::Merging { region: e.region_id.into() }
+        } else if let Some(reason) = wire.message.strip_prefix(REFUSED) {
+            RegionError::Refused { reason: reason.to_owned() }
         } else if let Some(reason) = wire.message.strip_prefix(STOPPED) {
             RegionError::StoreStopped { reason: reason.to_owned() }
         } else {
@@ -238,6 +260,8 @@ mod tests {
             RegionError::RaftEntryTooLarge { region, entry_bytes: 9 },
             RegionError::ReadIndexNotReady { region },
             RegionError::RegionNotInitialized { region },
+            RegionError::Merging { region },
+            RegionError::Refused { reason: "no quorum would be left".to_owned() },
             RegionError::StoreStopped { reason: "no space".to_owned() },
         ]
     }

@@ -34,7 +34,10 @@ pub use apply::{Applier, ApplyTask};
 pub use config::{Config, ReadMode};
 pub use error::RegionError;
 pub use local_reader::{LocalReader, ReadMiss, ReadPermit};
-pub use msg::{ReadRequest, RequestHeader, SnapshotSend, StoreMsg, Turn, WriteRequest};
+pub use msg::{
+    AdminRequest, NewRegion, Order, ReadRequest, RequestHeader, SnapshotSend, StoreMsg, Turn,
+    WriteRequest,
+};
 pub use peer::records::{Corruption, ReadError};
 pub use peer::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError, RegionStatus};
 pub use reply::Reply;

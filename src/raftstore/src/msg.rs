@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::WriteBatch;
 use proto::ids::{PeerId, RegionId, StoreId};
-use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
-use raft::Term;
+use proto::{metapb, pdpb};
+use raft::{LogIndex, Term};
 
 use crate::apply::{ApplyResult, ApplyTask, SnapshotReady};
 use crate::command::{Request, WriteResult};
@@ -164,10 +165,147 @@ pub enum StoreMsg {
         /// Answered when the transfer has begun.
         reply: Reply<()>,
     },
+    /// An administrator's or the scheduler's order to one region.
+    Admin(AdminRequest),
+    /// The scheduler's answer to a [`SplitRequest`].
+    SplitIds {
+        /// What was asked.
+        request: SplitRequest,
+        /// One for each key; or why there are none.
+        ids: Result<Vec<NewRegion>, String>,
+    },
+    /// A [`SplitCheck`] has been carried out.
+    SplitChecked(SplitChecked),
+    /// From the scanner: the hash of a region's data, ordered by a `ComputeHash` in its log.
+    HashComputed {
+        /// Whose.
+        region: RegionId,
+        /// Of the `ComputeHash`.
+        index: LogIndex,
+        /// Of the data as of `index`.
+        hash: u64,
+    },
+    /// Have all peers of a region compare their data; answered when the leader's hash is committed.
+    CheckConsistency {
+        /// For whom.
+        header: RequestHeader,
+        /// The index compared at, and the hash.
+        reply: Reply<ConsistencyHash>,
+    },
+    /// The scheduler's answer to a [`RegionQuestion`]: the region that holds the asked region's start key now.
+    RegionAnswer {
+        /// The region asked about.
+        asked: RegionId,
+        /// Who holds its start key; another id with a later version means that `asked` was merged away.
+        holder: metapb::Region,
+    },
     /// Start to hand every lead away; [`Turn::drained`] says when none is left.
     Drain,
     /// Asks how the store is.
     Status(Reply<StoreStatus>),
+}
+
+/// An order to one region. Both numbers of the header's epoch must be the current ones.
+#[derive(Debug)]
+pub struct AdminRequest {
+    /// For whom.
+    pub header: RequestHeader,
+    /// What.
+    pub order: Order,
+    /// Answered when the order has been proposed (not yet applied), or refused with the reason.
+    pub reply: Reply<()>,
+}
+
+/// What can be ordered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// One change (or several through a joint membership); none leaves a joint membership.
+    ChangePeers(Vec<pdpb::ChangePeer>),
+    /// Cut at these keys; none means where the data are halved. The ids are asked for ([`Turn::split_requests`]).
+    Split {
+        /// Ascending, valid memcomparable encodings, inside of the region, none at its start.
+        keys: Vec<Bytes>,
+    },
+    /// Be taken over by this neighbour.
+    Merge {
+        /// As the scheduler knows it.
+        target: metapb::Region,
+    },
+}
+
+/// Ids of a new region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRegion {
+    /// The region's.
+    pub region: RegionId,
+    /// Its peers', one for each peer of the divided region, in the order of its list.
+    pub peers: Vec<PeerId>,
+}
+
+/// A leader wants to cut its region and needs ids for the parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitRequest {
+    /// The region as of the request.
+    pub region: Arc<metapb::Region>,
+    /// Where to cut.
+    pub keys: Vec<Bytes>,
+}
+
+/// A region to be measured, off the loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitCheck {
+    /// The region as of the request.
+    pub region: Arc<metapb::Region>,
+    /// Bytes of data each part should have; 0 halves whatever there is.
+    pub part_bytes: u64,
+    /// The same in keys.
+    pub part_keys: u64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitChecked {
+    /// What was asked.
+    pub check: SplitCheck,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Number of keys.
+    pub keys: u64,
+    /// Where to cut; valid encodings. Empty if it is small enough or cannot be cut.
+    pub split_keys: Vec<Bytes>,
+}
+
+/// The outcome of a consistency check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsistencyHash {
+    /// Where in the log.
+    pub index: LogIndex,
+    /// The leader's hash.
+    pub hash: u64,
+}
+
+/// A peer without a leader wonders whether its region still wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegionQuestion {
+    /// The region as this store knows it.
+    pub region: Arc<metapb::Region>,
+    /// The peer that asks.
+    pub peer: metapb::Peer,
+}
+
+/// What clients did to a region since its last report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of keys and values written.
+    pub bytes_written: u64,
+    /// Keys written.
+    pub keys_written: u64,
+    /// Bytes of keys and values read.
+    pub bytes_read: u64,
+    /// Keys read.
+    pub keys_read: u64,
+    /// Over how long.
+    pub interval_ms: u64,
 }
 
 /// Everything the log needs for all regions of one turn: one write, one sync.
@@ -203,10 +341,16 @@ pub struct RegionHeartbeat {
     pub leader: metapb::Peer,
     /// Its term.
     pub term: Term,
-    /// Peers that have not been heard of for an election timeout.
-    pub down_peers: Vec<metapb::Peer>,
-    /// Peers that need a snapshot.
+    /// Peers that have not been heard of for an election timeout, and for how many seconds in all.
+    pub down_peers: Vec<(metapb::Peer, u64)>,
+    /// Peers that need a snapshot, or have not yet what was committed when they were added.
     pub pending_peers: Vec<metapb::Peer>,
+    /// About how many bytes of keys and values it holds.
+    pub approximate_bytes: u64,
+    /// About how many keys.
+    pub approximate_keys: u64,
+    /// What clients did.
+    pub flow: Flow,
 }
 
 /// What a turn of the store asks of its edges.
@@ -227,6 +371,14 @@ pub struct Turn {
     pub discarded_snapshots: Vec<ReceivedSnapshot>,
     /// To the scheduler; any of them may be lost.
     pub heartbeats: Vec<RegionHeartbeat>,
+    /// To the scanner; each ends with [`StoreMsg::SplitChecked`], or never.
+    pub split_checks: Vec<SplitCheck>,
+    /// To the scheduler; each ends with [`StoreMsg::SplitIds`], or never.
+    pub split_requests: Vec<SplitRequest>,
+    /// To the scheduler, all parts of one split together: so it never sees a hole. May be lost.
+    pub split_reports: Vec<Vec<metapb::Region>>,
+    /// To the scheduler; each ends with [`StoreMsg::RegionAnswer`], or never.
+    pub region_questions: Vec<RegionQuestion>,
     /// Set once, after [`StoreMsg::Drain`]: this store leads nothing any more.
     pub drained: bool,
     /// Set for good once a write has failed: stop the process. A poisoned turn asks for nothing else.
@@ -244,6 +396,10 @@ impl Turn {
             installs,
             discarded_snapshots,
             heartbeats,
+            split_checks,
+            split_requests,
+            split_reports,
+            region_questions,
             drained,
             poisoned,
         } = self;
@@ -254,6 +410,10 @@ impl Turn {
             && installs.is_empty()
             && discarded_snapshots.is_empty()
             && heartbeats.is_empty()
+            && split_checks.is_empty()
+            && split_requests.is_empty()
+            && split_reports.is_empty()
+            && region_questions.is_empty()
             && !drained
             && poisoned.is_none()
     }

@@ -49,7 +49,11 @@ pub(crate) fn encode_hard_state(state: &HardState) -> Bytes {
 }
 
 pub(crate) fn encode_region_state(region: &metapb::Region, state: PeerState) -> Bytes {
-    let record = RegionLocalState { state: state.into(), region: Some(region.clone()) };
+    let record = RegionLocalState {
+        state: state.into(),
+        region: Some(region.clone()),
+        ..RegionLocalState::default()
+    };
     record.encode_to_vec().into()
 }
 

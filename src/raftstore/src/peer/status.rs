@@ -7,7 +7,7 @@ use proto::metapb;
 use raft::{LogIndex, ProgressState};
 
 use super::Peer;
-use crate::msg::RegionHeartbeat;
+use crate::msg::{Flow, RegionHeartbeat};
 
 /// One region as this store sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,11 +51,18 @@ impl Peer {
             region: self.region.clone(),
             leader: self.me,
             term: self.raft.term(),
-            down_peers: others().filter(|p| !p.recent_active).filter_map(peer).collect(),
+            down_peers: others()
+                .filter(|p| !p.recent_active)
+                .filter_map(peer)
+                .map(|peer| (peer, 0))
+                .collect(),
             pending_peers: others()
                 .filter(|p| p.state == ProgressState::Snapshot)
                 .filter_map(peer)
                 .collect(),
+            approximate_bytes: 0,
+            approximate_keys: 0,
+            flow: Flow::default(),
         }
     }
 }

@@ -76,6 +76,7 @@ pub fn put_marker(install: &SnapshotInstall, batch: &mut WriteBatch) {
     let marker = flotillapb::PendingSnapshot {
         meta: Some(to_wire(&install.meta, Some(&install.file))),
         file_name: install.file.id.to_string(),
+        merged: Vec::new(),
     };
     batch.put(Cf::Raft, Key::PendingSnapshot(install.region).encode(), marker.encode_to_vec());
 }

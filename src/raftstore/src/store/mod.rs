@@ -49,7 +49,7 @@ use crate::apply::{ApplyResult, ApplyTask, SnapshotReady};
 use crate::config::Config;
 use crate::error::RegionError;
 use crate::local_reader::{LocalReader, ReadRegistry};
-use crate::msg::{ReadRequest, RequestHeader, StoreMsg, WriteRequest};
+use crate::msg::{AdminRequest, ReadRequest, RequestHeader, StoreMsg, WriteRequest};
 use crate::peer::{Context, Held, Peer};
 use crate::reply::Reply;
 use crate::time::Instant;
@@ -129,6 +129,12 @@ impl Store {
             StoreMsg::TransferLeader { header, to, reply } => {
                 self.on_transfer(&header, to, reply);
             }
+            StoreMsg::Admin(request) => self.on_admin(request),
+            StoreMsg::CheckConsistency { header, reply } => reply.fail(self.no_peer(&header)),
+            StoreMsg::SplitIds { .. }
+            | StoreMsg::SplitChecked(_)
+            | StoreMsg::HashComputed { .. }
+            | StoreMsg::RegionAnswer { .. } => {}
             StoreMsg::Drain => self.on_drain(),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
         }
@@ -298,6 +304,12 @@ impl Store {
         });
     }
 
+    fn on_admin(&mut self, request: AdminRequest) {
+        let AdminRequest { header, order, reply } = request;
+        let _ = (header, order);
+        reply.fail(RegionError::Refused { reason: "not supported".to_owned() });
+    }
+
     fn on_drain(&mut self) {
         if self.draining == Drain::No {
             self.draining = Drain::Running;
@@ -334,8 +346,14 @@ impl Store {
             StoreMsg::Bootstrap { reply, .. } | StoreMsg::TransferLeader { reply, .. } => {
                 reply.fail(error);
             }
+            StoreMsg::Admin(AdminRequest { reply, .. }) => reply.fail(error),
+            StoreMsg::CheckConsistency { reply, .. } => reply.fail(error),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
-            StoreMsg::Tick
+            StoreMsg::SplitIds { .. }
+            | StoreMsg::SplitChecked(_)
+            | StoreMsg::HashComputed { .. }
+            | StoreMsg::RegionAnswer { .. }
+            | StoreMsg::Tick
             | StoreMsg::Raft(_)
             | StoreMsg::Persisted { .. }
             | StoreMsg::WriteFailed { .. }

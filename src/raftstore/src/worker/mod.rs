@@ -47,11 +47,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use engine::Engine;
 use proto::ids::{PeerId, RegionId};
+use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
 
 use crate::apply::{Applier, ApplyTask};
 use crate::local_reader::LocalReader;
-use crate::msg::{LogWrite, RegionHeartbeat, SnapshotSend, StoreMsg};
+use crate::msg::{LogWrite, RegionHeartbeat, RegionQuestion, SnapshotSend, SplitRequest, StoreMsg};
 use crate::snapshot::SnapshotFiles;
 use crate::store::Store;
 
@@ -84,6 +85,15 @@ pub struct SnapshotDone {
 pub trait Placement: Send + Sync {
     /// Sends reports; any may be lost.
     fn region_heartbeats(&self, heartbeats: Vec<RegionHeartbeat>);
+
+    /// Asks for ids; each answer is a [`StoreMsg::SplitIds`], or never comes.
+    fn ask_splits(&self, requests: Vec<SplitRequest>);
+
+    /// Reports splits, the parts of each together; any may be lost.
+    fn report_splits(&self, splits: Vec<Vec<metapb::Region>>);
+
+    /// Asks who holds a region's start key; each answer is a [`StoreMsg::RegionAnswer`], or never comes.
+    fn ask_regions(&self, questions: Vec<RegionQuestion>);
 }
 
 /// What surrounds a store.

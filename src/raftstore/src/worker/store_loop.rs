@@ -163,6 +163,15 @@ impl StoreLoop {
         if !turn.heartbeats.is_empty() {
             self.placement.region_heartbeats(turn.heartbeats);
         }
+        if !turn.split_requests.is_empty() {
+            self.placement.ask_splits(turn.split_requests);
+        }
+        if !turn.split_reports.is_empty() {
+            self.placement.report_splits(turn.split_reports);
+        }
+        if !turn.region_questions.is_empty() {
+            self.placement.ask_regions(turn.region_questions);
+        }
         if turn.drained {
             // Told once; the place in the queue is free.
             let _ = self.drained.try_send(());

@@ -88,6 +88,9 @@ struct NoPlacement;
 
 impl Placement for NoPlacement {
     fn region_heartbeats(&self, _: Vec<RegionHeartbeat>) {}
+    fn ask_splits(&self, _: Vec<SplitRequest>) {}
+    fn report_splits(&self, _: Vec<Vec<metapb::Region>>) {}
+    fn ask_regions(&self, _: Vec<RegionQuestion>) {}
 }
 
 /// A running store and its disk.

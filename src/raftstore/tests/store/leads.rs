@@ -87,7 +87,7 @@ fn a_new_leader_reports_at_once_and_then_now_and_then() {
     assert_eq!(heartbeats[0].leader.store_id, 1);
     cluster.tick(50);
     let heartbeats = std::mem::take(&mut cluster.node(1).seen.heartbeats);
-    assert_eq!(heartbeats[0].down_peers.iter().map(|p| p.store_id).collect::<Vec<_>>(), [3]);
+    assert_eq!(heartbeats[0].down_peers.iter().map(|(p, _)| p.store_id).collect::<Vec<_>>(), [3]);
 }
 
 #[test]

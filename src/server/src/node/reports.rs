@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
+use proto::metapb;
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{PeerStats, RegionHeartbeatRequest, RegionHeartbeatResponse, StoreStats};
-use raftstore::msg::RegionHeartbeat;
+use raftstore::msg::{RegionHeartbeat, RegionQuestion, SplitRequest};
 use raftstore::worker::{Placement, Router};
 use raftstore::{Reply, RequestHeader, StoreMsg};
 use transport::{Mailbox, MailboxLimits};
@@ -71,17 +72,28 @@ impl Placement for Reports {
         drop(newest);
         self.queue.push_all(reports.into_iter().map(|report| (report, 0)));
     }
+
+    // The store gives up what is not answered, and asks again.
+    fn ask_splits(&self, _: Vec<SplitRequest>) {}
+    fn report_splits(&self, _: Vec<Vec<metapb::Region>>) {}
+    fn ask_regions(&self, _: Vec<RegionQuestion>) {}
 }
 
 fn report(heartbeat: RegionHeartbeat) -> RegionHeartbeatRequest {
-    let RegionHeartbeat { region, leader, term, down_peers, pending_peers } = heartbeat;
-    let down = |peer| PeerStats { peer: Some(peer), down_seconds: 0 };
+    let RegionHeartbeat { region, leader, term, down_peers, pending_peers, flow, .. } = heartbeat;
+    let down = |(peer, down_seconds)| PeerStats { peer: Some(peer), down_seconds };
     RegionHeartbeatRequest {
         region: Some((*region).clone()),
         leader: Some(leader),
         term: term.0,
         down_peers: down_peers.into_iter().map(down).collect(),
         pending_peers,
+        bytes_written: flow.bytes_written,
+        bytes_read: flow.bytes_read,
+        keys_written: flow.keys_written,
+        keys_read: flow.keys_read,
+        approximate_size: heartbeat.approximate_bytes,
+        approximate_keys: heartbeat.approximate_keys,
         ..RegionHeartbeatRequest::default()
     }
 }
