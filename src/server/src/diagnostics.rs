@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::StatusCode;
 use proto::flotillapb::diagnostics_server::Diagnostics;
 use proto::flotillapb::{
-    Counter, PeerProgress, RaftRole, RegionStatus, StoreStatusRequest, StoreStatusResponse,
+    CheckConsistencyRequest, CheckConsistencyResponse, Counter, PeerProgress, RaftRole,
+    RegionStatus, StoreStatusRequest, StoreStatusResponse,
 };
 use raft::Role;
+use raftstore::msg::ConsistencyHash;
 use raftstore::worker::Router;
-use raftstore::{Reply, StoreMsg, StoreStatus};
+use raftstore::{RegionError, Reply, RequestHeader, StoreMsg, StoreStatus};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 use transport::Identity;
@@ -55,6 +57,19 @@ impl Observer {
         // A store that has stopped has answered the reply.
         let _ = router.send(StoreMsg::Status(reply));
         receiver.await.ok()?.ok()
+    }
+
+    /// Has the peers of a region compare their data.
+    async fn consistency(&self, header: RequestHeader) -> Result<ConsistencyHash, RegionError> {
+        let not_here = RegionError::RegionNotFound { region: header.region };
+        let Some(router) = &self.store else { return Err(not_here) };
+        let (sender, receiver) = oneshot::channel();
+        let reply = Reply::new(move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        // A store that has stopped has answered the reply.
+        let _ = router.send(StoreMsg::CheckConsistency { header, reply });
+        receiver.await.unwrap_or(Err(not_here))
     }
 
     fn counters(&self, store: Option<&StoreStatus>) -> Vec<(String, u64)> {
@@ -152,7 +167,7 @@ impl Observer {
 }
 
 fn region(status: raftstore::RegionStatus) -> RegionStatus {
-    let raftstore::RegionStatus { region, peer, raft, applied_index, .. } = status;
+    let raftstore::RegionStatus { region, peer, raft, applied_index, state_hash, .. } = status;
     let role = match raft.role {
         Role::Follower => RaftRole::Follower,
         Role::PreCandidate => RaftRole::PreCandidate,
@@ -176,6 +191,8 @@ fn region(status: raftstore::RegionStatus) -> RegionStatus {
         committed_index: raft.commit.0,
         applied_index: applied_index.0,
         progress: progress.collect(),
+        state_hash,
+        ..RegionStatus::default()
     }
 }
 
@@ -186,5 +203,24 @@ impl Diagnostics for Observer {
         _request: Request<StoreStatusRequest>,
     ) -> Result<Response<StoreStatusResponse>, Status> {
         Ok(Response::new(self.status().await))
+    }
+
+    async fn check_consistency(
+        &self,
+        request: Request<CheckConsistencyRequest>,
+    ) -> Result<Response<CheckConsistencyResponse>, Status> {
+        let context = request.into_inner().context.unwrap_or_default();
+        let header =
+            RequestHeader::new(context.region_id.into(), context.region_epoch.unwrap_or_default());
+        let response = match self.consistency(header).await {
+            Ok(ConsistencyHash { index, hash }) => {
+                CheckConsistencyResponse { region_error: None, index: index.0, hash }
+            }
+            Err(error) => CheckConsistencyResponse {
+                region_error: Some(error.into()),
+                ..CheckConsistencyResponse::default()
+            },
+        };
+        Ok(Response::new(response))
     }
 }
