@@ -15,12 +15,16 @@
 
 use bytes::Bytes;
 use prost::Message;
+use proto::flotillapb;
+use proto::ids::RegionId;
 use proto::limits::{BATCH_OPS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX, WRITE_BYTES_MAX};
-use proto::{flotillapb, metapb::RegionEpoch};
+use proto::metapb::{self, RegionEpoch};
 use raft::{LogIndex, Term};
 
 use crate::keys::RawCf;
+use crate::msg::NewRegion;
 
+mod admin;
 #[cfg(test)]
 mod tests;
 
@@ -100,7 +104,7 @@ pub enum Request {
 }
 
 /// The content of a log entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Requests of clients.
     Write {
@@ -115,6 +119,55 @@ pub enum Command {
         index: LogIndex,
         /// Its term.
         term: Term,
+    },
+    /// Cuts the region; the left-most part keeps its id. Refused unless both numbers of the epoch still hold.
+    Split {
+        /// The region's epoch when it was proposed.
+        epoch: Epoch,
+        /// Ascending; each begins one new region. As many as `regions`, at least one.
+        keys: Vec<Bytes>,
+        /// Ids of the new regions.
+        regions: Vec<NewRegion>,
+    },
+    /// Freezes the region, to be taken over by its neighbour. Refused unless both numbers of the epoch still hold.
+    PrepareMerge {
+        /// The region's epoch when it was proposed.
+        epoch: Epoch,
+        /// The neighbour, as the merge expects to find it.
+        target: metapb::Region,
+    },
+    /// In the target's log: takes over the frozen `source`. Refused unless both numbers of the target's epoch still hold.
+    CommitMerge {
+        /// The target's epoch as its source expects it.
+        epoch: Epoch,
+        /// The source as of its `PrepareMerge`.
+        source: metapb::Region,
+        /// Of the `PrepareMerge`, the last entry of the source that counts.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// In the source's log: it serves again.
+    RollbackMerge {
+        /// Of the `PrepareMerge`.
+        index: LogIndex,
+    },
+    /// In the target's log: changes its version and nothing else, so that no `CommitMerge` for its old epoch can take effect
+    /// any more. Nothing happens unless both numbers of the epoch still hold.
+    AbandonMerge {
+        /// The target's epoch as its source expects it.
+        epoch: Epoch,
+        /// Who waits for the target.
+        source: RegionId,
+    },
+    /// Every peer computes the hash of the region's data as of this entry …
+    ComputeHash,
+    /// … and compares it with the leader's.
+    VerifyHash {
+        /// Of the `ComputeHash`.
+        index: LogIndex,
+        /// The leader's.
+        hash: u64,
     },
 }
 
@@ -197,6 +250,9 @@ pub enum UnknownPart {
     /// Neither requests nor an administrative command that we know; or both.
     #[error("neither requests nor a known administrative command")]
     Kind,
+    /// An administrative command lacks what its kind needs.
+    #[error("an administrative command without a usable `{0}`")]
+    Admin(&'static str),
     /// A result without a variant that we know.
     #[error("a result of unknown kind")]
     Result,
@@ -293,11 +349,7 @@ impl From<Command> for flotillapb::Command {
                 requests: requests.into_iter().map(Into::into).collect(),
                 admin: None,
             },
-            Command::CompactLog { index, term } => {
-                let compact = flotillapb::admin::CompactLog { index: index.0, term: term.0 };
-                let cmd = Some(flotillapb::admin::Cmd::CompactLog(compact));
-                flotillapb::Command { admin: Some(flotillapb::Admin { cmd }), ..Default::default() }
-            }
+            other => admin::to_wire(other),
         }
     }
 }
@@ -307,15 +359,14 @@ impl TryFrom<flotillapb::Command> for Command {
 
     fn try_from(command: flotillapb::Command) -> Result<Command, UnknownPart> {
         let flotillapb::Command { conf_ver, version, requests, admin } = command;
+        let epoch = Epoch { conf_ver, version };
         match admin {
             None if !requests.is_empty() => Ok(Command::Write {
-                epoch: Epoch { conf_ver, version },
+                epoch,
                 requests: requests.into_iter().map(Request::try_from).collect::<Result<_, _>>()?,
             }),
-            Some(flotillapb::Admin { cmd: Some(flotillapb::admin::Cmd::CompactLog(compact)) })
-                if requests.is_empty() =>
-            {
-                Ok(Command::CompactLog { index: LogIndex(compact.index), term: Term(compact.term) })
+            Some(flotillapb::Admin { cmd: Some(cmd) }) if requests.is_empty() => {
+                admin::from_wire(epoch, cmd)
             }
             _ => Err(UnknownPart::Kind),
         }

@@ -79,6 +79,13 @@ impl RegionApply {
                         self.write(at, requests, replies, &mut hash, context)?;
                     }
                     Command::CompactLog { index, term } => self.compact_log(index, term),
+                    Command::Split { .. }
+                    | Command::PrepareMerge { .. }
+                    | Command::CommitMerge { .. }
+                    | Command::RollbackMerge { .. }
+                    | Command::AbandonMerge { .. }
+                    | Command::ComputeHash
+                    | Command::VerifyHash { .. } => {}
                 }
             }
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {

@@ -40,15 +40,55 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn position() -> impl Strategy<Value = (LogIndex, Term)> {
+    any::<(u64, u64)>().prop_map(|(index, term)| (LogIndex(index), Term(term)))
+}
+
+fn epoch() -> impl Strategy<Value = Epoch> {
+    any::<(u64, u64)>().prop_map(|(conf_ver, version)| Epoch { conf_ver, version })
+}
+
+fn region() -> impl Strategy<Value = metapb::Region> {
+    let peers = vec(any::<(u64, u64)>(), 0..4);
+    (any::<u64>(), bytes(), bytes(), epoch(), peers).prop_map(|(id, start, end, epoch, peers)| {
+        let peer = |(id, store_id)| metapb::Peer { id, store_id, ..Default::default() };
+        let Epoch { conf_ver, version } = epoch;
+        metapb::Region {
+            id,
+            start_key: start,
+            end_key: end,
+            region_epoch: Some(RegionEpoch { conf_ver, version }),
+            peers: peers.into_iter().map(peer).collect(),
+        }
+    })
+}
+
+fn part() -> impl Strategy<Value = (Bytes, NewRegion)> {
+    (bytes(), any::<u64>(), vec(any::<u64>(), 0..4)).prop_map(|(key, region, peers)| {
+        let peers = peers.into_iter().map(Into::into).collect();
+        (key, NewRegion { region: region.into(), peers })
+    })
+}
+
 fn command() -> impl Strategy<Value = Command> {
-    let epoch = any::<(u64, u64)>().prop_map(|(conf_ver, version)| Epoch { conf_ver, version });
     prop_oneof![
-        (epoch, vec(request(), 1..4))
+        (epoch(), vec(request(), 1..4))
             .prop_map(|(epoch, requests)| Command::Write { epoch, requests }),
-        any::<(u64, u64)>().prop_map(|(index, term)| Command::CompactLog {
-            index: LogIndex(index),
-            term: Term(term),
+        position().prop_map(|(index, term)| Command::CompactLog { index, term }),
+        (epoch(), vec(part(), 1..4)).prop_map(|(epoch, parts)| {
+            let (keys, regions) = parts.into_iter().unzip();
+            Command::Split { epoch, keys, regions }
         }),
+        (epoch(), region()).prop_map(|(epoch, target)| Command::PrepareMerge { epoch, target }),
+        (epoch(), region(), position()).prop_map(|(epoch, source, (index, term))| {
+            Command::CommitMerge { epoch, source, index, term }
+        }),
+        position().prop_map(|(index, _)| Command::RollbackMerge { index }),
+        (epoch(), any::<u64>())
+            .prop_map(|(epoch, id)| Command::AbandonMerge { epoch, source: id.into() }),
+        Just(Command::ComputeHash),
+        (position(), any::<u64>())
+            .prop_map(|((index, _), hash)| Command::VerifyHash { index, hash }),
     ]
 }
 
@@ -114,6 +154,28 @@ fn what_is_of_unknown_kind_is_not_skipped() {
 
     let request = flotillapb::Request { open_session: true, ..Default::default() };
     assert_eq!(decode(with(request)), unknown(UnknownPart::OpenSession));
+}
+
+#[test]
+fn an_administrative_command_is_complete_or_refused() {
+    use flotillapb::admin as pb;
+    let decode = |version, cmd| {
+        let admin = Some(flotillapb::Admin { cmd: Some(cmd) });
+        let command = flotillapb::Command { version, admin, ..Default::default() };
+        Command::decode(command.encode_to_vec().into())
+    };
+    let refused = |part| Err(CommandDecodeError::Unknown(UnknownPart::Admin(part)));
+    let split = |keys: Vec<Bytes>, regions| decode(1, pb::Cmd::Split(pb::Split { keys, regions }));
+    assert_eq!(split(vec![], vec![]), refused("regions"));
+    assert_eq!(split(vec!["k".into()], vec![]), refused("regions"));
+    assert_eq!(split(vec![], vec![pb::NewRegion::default()]), refused("regions"));
+    let prepare = pb::Cmd::PrepareMerge(pb::PrepareMerge { target: None });
+    assert_eq!(decode(1, prepare), refused("target"));
+    let commit = pb::CommitMerge { source: None, index: 7, term: 6 };
+    assert_eq!(decode(1, pb::Cmd::CommitMerge(commit)), refused("source"));
+    let rollback = pb::Cmd::RollbackMerge(pb::RollbackMerge { index: 7 });
+    assert_eq!(decode(0, rollback.clone()), Ok(Command::RollbackMerge { index: LogIndex(7) }));
+    assert_eq!(decode(1, rollback), refused("epoch"));
 }
 
 #[test]
