@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+#[cfg(feature = "rocksdb")]
+use crate::bench;
 use crate::output::Format;
-use crate::{bench, node, playground, verbs};
+use crate::{node, playground, verbs};
 
 /// Flotilla: a sharded, replicated key-value store. Without a verb on a terminal: the shell.
 #[derive(Debug, Parser)]
@@ -63,6 +65,7 @@ pub(crate) enum Verb {
     /// Run a whole cluster on this machine
     Playground(playground::Options),
     /// Measure a cluster
+    #[cfg(feature = "rocksdb")]
     Bench(bench::Args),
     /// The interactive shell
     Shell,

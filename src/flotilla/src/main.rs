@@ -3,6 +3,7 @@
 //! The composition root: it reads options, makes what they ask for, and turns the outcome into an exit code. Data go to
 //! stdout, everything else to stderr.
 
+#[cfg(feature = "rocksdb")]
 mod bench;
 mod cli;
 mod context;
@@ -28,6 +29,7 @@ use failure::Failure;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    #[cfg(feature = "rocksdb")]
     if let Some(Verb::Bench(args)) = &cli.verb {
         return bench::run(args);
     }
@@ -63,6 +65,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Verb::Playground(options)) => {
             finish(runtime()?, |runtime| runtime.block_on(playground::run(options, &global)))
         }
+        #[cfg(feature = "rocksdb")]
         Some(Verb::Bench(_)) => unreachable!("handled by main"),
         Some(Verb::Shell) => {
             finish(runtime()?, |runtime| shell::run(runtime, Context::new(global)))

@@ -25,6 +25,5 @@ pub use config::{Config, ConfigError, Reads};
 pub use node::standalone::run_standalone_on;
 pub use node::store::run_store_on;
 pub use node::{Hooks, Ready, RunError};
-#[cfg(feature = "rocksdb")]
 pub use node::{standalone::run_standalone, store::run_store};
 pub use scheduler::SchedulerError;

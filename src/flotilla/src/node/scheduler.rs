@@ -1,9 +1,9 @@
 //! `flotilla scheduler`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::rocks::{RocksConfig, RocksEngine};
+use engine::Engine;
 use serde::Deserialize;
 use slog::info;
 use tokio::net::TcpListener;
@@ -14,6 +14,7 @@ use crate::node::settings::{Given, Process, Setting, into, take};
 use crate::node::{logging, shutdown};
 
 /// Memory of the engine: the state is small.
+#[cfg(feature = "rocksdb")]
 const MEMORY_BUDGET_BYTES: usize = 16 << 20;
 
 /// The process and its settings.
@@ -107,10 +108,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let (logger, _guard) = logging::start(&logging)?;
     let listener = TcpListener::bind(&place.addr).await;
     let listener = listener.map_err(Failure::io(format!("cannot listen on {}", place.addr)))?;
-    let engine_config =
-        RocksConfig { memory_budget_bytes: MEMORY_BUDGET_BYTES, ..Default::default() };
-    let engine = RocksEngine::open(&place.data_dir, &engine_config)
-        .map_err(|error| Failure::Server(format!("{}: {error}", place.data_dir.display())))?;
+    let engine = open_engine(&place.data_dir)?;
     let stop_logger = logger.clone();
     let with_parent = options.with_parent;
     let stop = async move {
@@ -119,9 +117,24 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             Err(failure) => info!(stop_logger, "cannot listen to signals"; "error" => %failure),
         }
     };
-    scheduler::server::serve(config, Arc::new(engine), listener, stop, logger)
+    scheduler::server::serve(config, engine, listener, stop, logger)
         .await
         .map_err(|error| Failure::Server(error.to_string()))
+}
+
+#[cfg(feature = "rocksdb")]
+fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+    use engine::rocks::{RocksConfig, RocksEngine};
+    let config = RocksConfig { memory_budget_bytes: MEMORY_BUDGET_BYTES, ..Default::default() };
+    let engine = RocksEngine::open(dir, &config)
+        .map_err(|error| Failure::Server(format!("{}: {error}", dir.display())))?;
+    Ok(Arc::new(engine))
+}
+
+/// This build has no engine with a disk: the state lives as long as the process.
+#[cfg(not(feature = "rocksdb"))]
+fn open_engine(_: &Path) -> Result<Arc<dyn Engine>, Failure> {
+    Ok(Arc::new(engine::mem::MemEngine::new()))
 }
 
 #[cfg(test)]

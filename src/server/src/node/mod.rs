@@ -101,7 +101,6 @@ pub enum RunError {
 
 /// Runs a process on a thread of its own, whatever runtime the caller has: its network runtime is made to measure.
 /// Dropping the future stops the process in good order, in the background.
-#[cfg(feature = "rocksdb")]
 async fn on_own_thread(
     shutdown: impl Future<Output = ()>,
     log: slog::Logger,

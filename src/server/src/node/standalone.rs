@@ -14,7 +14,6 @@ use crate::diagnostics::{About, Observer};
 use crate::kv::Verbs;
 
 /// Serves the data in `config.data_dir` until `shutdown` resolves.
-#[cfg(feature = "rocksdb")]
 pub async fn run_standalone(
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -22,7 +21,7 @@ pub async fn run_standalone(
 ) -> Result<(), RunError> {
     config.validate()?;
     super::on_own_thread(shutdown, log, move |hooks| {
-        let engine = super::store::open_engine(&config)?;
+        let engine = super::store::open_engine(&config, &hooks.log)?;
         run_standalone_on(&config, engine, hooks)
     })
     .await

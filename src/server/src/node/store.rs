@@ -26,7 +26,6 @@ use crate::kv::Verbs;
 use crate::scheduler::Scheduler;
 
 /// Runs the store whose data is in `config.data_dir` until `shutdown` resolves or it cannot go on.
-#[cfg(feature = "rocksdb")]
 pub async fn run_store(
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -34,24 +33,46 @@ pub async fn run_store(
 ) -> Result<(), RunError> {
     config.validate()?;
     super::on_own_thread(shutdown, log, move |hooks| {
-        let engine = open_engine(&config)?;
-        let dir = config.data_dir.join("snapshots");
-        let files = raftstore::snapshot::DirFiles::open(&dir)
-            .map_err(|error| RunError::System { action: "open the snapshot directory", error })?;
-        run_store_on(&config, engine, Arc::new(files), hooks)
+        let (engine, files) = (open_engine(&config, &hooks.log)?, open_files(&config)?);
+        run_store_on(&config, engine, files, hooks)
     })
     .await
 }
 
 /// Opens the engine in the data directory.
 #[cfg(feature = "rocksdb")]
-pub(super) fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, RunError> {
+pub(super) fn open_engine(config: &Config, _: &slog::Logger) -> Result<Arc<dyn Engine>, RunError> {
     let options = engine::rocks::RocksConfig {
         memory_budget_bytes: config.memory_budget_bytes,
         ..engine::rocks::RocksConfig::default()
     };
     let path = config.data_dir.join("db");
     Ok(Arc::new(engine::rocks::RocksEngine::open(&path, &options)?))
+}
+
+/// This build has no engine with a disk: the data live as long as the process.
+#[cfg(not(feature = "rocksdb"))]
+pub(super) fn open_engine(
+    config: &Config,
+    log: &slog::Logger,
+) -> Result<Arc<dyn Engine>, RunError> {
+    slog::warn!(log, "built without RocksDB: the data are kept in memory and end with the process";
+        "data_dir" => config.data_dir.display());
+    Ok(Arc::new(engine::mem::MemEngine::new()))
+}
+
+/// Opens the directory where received snapshots wait.
+#[cfg(feature = "rocksdb")]
+fn open_files(config: &Config) -> Result<Arc<dyn SnapshotFiles>, RunError> {
+    let dir = config.data_dir.join("snapshots");
+    let files = raftstore::snapshot::DirFiles::open(&dir)
+        .map_err(|error| RunError::System { action: "open the snapshot directory", error })?;
+    Ok(Arc::new(files))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn open_files(_: &Config) -> Result<Arc<dyn SnapshotFiles>, RunError> {
+    Ok(Arc::new(raftstore::snapshot::MemFiles::new()))
 }
 
 /// Runs the store whose data `engine` and `files` hold until told to stop. The settings are valid.
