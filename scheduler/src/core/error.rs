@@ -42,6 +42,15 @@ pub enum Error {
         /// Which comparison failed.
         reason: String,
     },
+    /// No region of this id is known.
+    #[error("region {0} is not known")]
+    RegionUnknown(RegionId),
+    /// No region is known that holds this key.
+    #[error("no region is known that holds the key {0}")]
+    KeyUnknown(String),
+    /// It could be done, but not as things stand.
+    #[error("{0}")]
+    Refused(String),
 }
 
 impl Error {

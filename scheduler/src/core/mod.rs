@@ -12,6 +12,7 @@
 mod bootstrap;
 mod error;
 mod ids;
+mod operations;
 mod record;
 mod regions;
 mod stores;
@@ -29,7 +30,7 @@ pub use self::bootstrap::sentinel;
 pub use self::error::Error;
 pub use self::ids::ID_WINDOW;
 pub use self::record::{Change, FORMAT, Key, Record, RecordError};
-pub use self::regions::RegionInfo;
+pub use self::regions::{Flow, RegionInfo};
 pub use self::stores::StoreInfo;
 pub use self::tso::{LOGICAL_BITS, TIMESTAMP_WINDOW_MS, Timestamp, TimestampError};
 
@@ -50,11 +51,13 @@ pub struct Config {
     pub replicas: u32,
     /// A store not heard of for this long counts as dead.
     pub store_down_ms: u64,
+    /// A store not heard of for this long has its peers replaced, unless a setting says otherwise.
+    pub max_store_down_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { initial_stores: 3, replicas: 3, store_down_ms: 10_000 }
+        Self { initial_stores: 3, replicas: 3, store_down_ms: 10_000, max_store_down_ms: 600_000 }
     }
 }
 
@@ -275,12 +278,24 @@ impl Scheduler {
     // ---- regions --------------------------------------------------------------------------------
 
     /// Takes a leader's report in. What it says about the region counts at once; the change, often
-    /// empty, only lets a restart know it too.
-    pub fn region_heartbeat(&mut self, report: RegionInfo) -> Result<Change, Error> {
+    /// empty, only lets a restart know it too; it is empty if the region was known as it stands
+    /// ([`Self::knows_region`]). The instruction, if there is one, goes back to the sender.
+    pub fn region_heartbeat(
+        &mut self,
+        report: RegionInfo,
+        _now_ms: u64,
+    ) -> Result<(Change, Option<pdpb::RegionHeartbeatResponse>), Error> {
         self.check_leader(&report)?;
         let mut change = Change::default();
         self.report(report, &mut change)?;
-        Ok(change)
+        Ok((change, None))
+    }
+
+    /// Looks after the cluster: call it every 100 ms to 1 s while leading. Each instruction goes down the
+    /// stream of the store of its `target_peer`; one that is lost is given again with the region's next
+    /// heartbeat.
+    pub fn tick(&mut self, _now_ms: u64) -> (Change, Vec<pdpb::RegionHeartbeatResponse>) {
+        (Change::default(), Vec::new())
     }
 
     /// Whether a report about this region, as it stands, would change nothing that is remembered.

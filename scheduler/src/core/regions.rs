@@ -41,6 +41,49 @@ pub struct RegionInfo {
     pub approximate_size: u64,
     /// Keys.
     pub approximate_keys: u64,
+    /// What clients did, by its last report.
+    pub flow: Flow,
+    /// When its leader reported last, by the scheduler's own time; 0 is never.
+    pub heard_ms: u64,
+    /// When its range was first seen as it is, by the scheduler's own time.
+    pub range_since_ms: u64,
+}
+
+/// What clients do to a region, per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of keys and values written.
+    pub write_bytes: u64,
+    /// Bytes of keys and values read.
+    pub read_bytes: u64,
+    /// Keys written.
+    pub write_keys: u64,
+    /// Keys read.
+    pub read_keys: u64,
+}
+
+impl From<pdpb::RegionHeartbeatRequest> for RegionInfo {
+    fn from(request: pdpb::RegionHeartbeatRequest) -> Self {
+        let interval = request.interval.unwrap_or_default();
+        let seconds = interval.end_timestamp.saturating_sub(interval.start_timestamp).max(1);
+        Self {
+            meta: request.region.unwrap_or_default(),
+            leader: request.leader,
+            term: request.term,
+            down_peers: request.down_peers,
+            pending_peers: request.pending_peers,
+            approximate_size: request.approximate_size,
+            approximate_keys: request.approximate_keys,
+            flow: Flow {
+                write_bytes: request.bytes_written / seconds,
+                read_bytes: request.bytes_read / seconds,
+                write_keys: request.keys_written / seconds,
+                read_keys: request.keys_read / seconds,
+            },
+            heard_ms: 0,
+            range_since_ms: 0,
+        }
+    }
 }
 
 impl RegionInfo {

@@ -95,14 +95,14 @@ fn a_restart_keeps_cluster_stores_plan_regions_and_safe_point() {
     for half in [&mut left, &mut right] {
         half.region_epoch = Some(metapb::RegionEpoch { conf_ver: 1, version: 2 });
     }
-    let half_known = rig.core.region_heartbeat(report(&left)).unwrap();
+    let half_known = rig.core.region_heartbeat(report(&left), NOW).unwrap().0;
     assert!(half_known.is_empty(), "not written before both halves are known");
     assert!(rig.core.knows_region(&left));
-    let whole = rig.core.region_heartbeat(report(&right)).unwrap();
+    let whole = rig.core.region_heartbeat(report(&right), NOW).unwrap().0;
     assert_eq!(whole.puts.len(), 2, "both at once");
     rig.commit(whole, NOW);
     for half in [&left, &right] {
-        assert!(rig.core.region_heartbeat(report(half)).unwrap().is_empty(), "nothing new");
+        assert!(rig.core.region_heartbeat(report(half), NOW).unwrap().0.is_empty(), "nothing new");
     }
     let change = rig.core.update_safe_point(5);
     rig.commit(change, NOW);
@@ -132,7 +132,7 @@ fn a_crash_between_the_reports_of_two_halves_leaves_no_hole() {
         region_epoch: Some(metapb::RegionEpoch { conf_ver: 1, version: 2 }),
         ..old.clone()
     };
-    let change = rig.core.region_heartbeat(report(&right)).unwrap();
+    let change = rig.core.region_heartbeat(report(&right), NOW).unwrap().0;
     rig.commit(change, NOW);
     assert_eq!(rig.core.region_by_key(b"").unwrap().meta.end_key, right.start_key);
     let after = Rig::open(&Arc::new(engine.crash(0)), NOW).core;
@@ -198,7 +198,7 @@ fn a_split_reported_at_once_shows_both_halves_and_late_reports_do_no_harm() {
     rig.commit(change, NOW);
     assert_eq!(rig.core.region_by_key(b"").unwrap().meta, left);
     assert_eq!(rig.core.region_by_id(right.id.into()).unwrap().meta, right);
-    let stale = rig.core.region_heartbeat(report(&old)).unwrap_err();
+    let stale = rig.core.region_heartbeat(report(&old), NOW).unwrap_err();
     assert!(matches!(stale, Error::RegionStale { .. }));
     assert!(rig.core.ask_split(&old, 0).is_err());
 }
@@ -209,13 +209,13 @@ fn heartbeats_of_strangers_are_refused() {
     (1..=3).for_each(|id| rig.register(id));
     let meta = rig.core.region_by_key(b"").unwrap().meta.clone();
     let leaderless = RegionInfo { leader: None, ..report(&meta) };
-    assert!(rig.core.region_heartbeat(leaderless).is_err());
+    assert!(rig.core.region_heartbeat(leaderless, NOW).is_err());
     let mut stranger = report(&meta);
     stranger.leader = Some(metapb::Peer { id: 999, store_id: 1, ..Default::default() });
-    assert!(rig.core.region_heartbeat(stranger).is_err());
+    assert!(rig.core.region_heartbeat(stranger, NOW).is_err());
     let mut unknown_store = report(&meta);
     unknown_store.leader = Some(metapb::Peer { store_id: 9, ..meta.peers[0] });
-    let refused = rig.core.region_heartbeat(unknown_store);
+    let refused = rig.core.region_heartbeat(unknown_store, NOW);
     assert_eq!(refused.unwrap_err(), Error::StoreUnknown(9.into()));
 }
 

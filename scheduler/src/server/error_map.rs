@@ -14,10 +14,11 @@ pub(super) fn header_error(refusal: Refusal) -> Result<pdpb::Error, Status> {
     };
     let kind = match &error {
         Error::Invalid { .. } => pdpb::ErrorType::InvalidValue,
+        Error::RegionUnknown(_) | Error::KeyUnknown(_) => pdpb::ErrorType::RegionNotFound,
         Error::StoreUnknown(_) => pdpb::ErrorType::EntryNotFound,
         Error::StoreTombstone(_) => pdpb::ErrorType::StoreTombstone,
         Error::AddressTaken { .. } => pdpb::ErrorType::DuplicatedEntry,
-        Error::RegionStale { .. } => pdpb::ErrorType::Unknown,
+        Error::RegionStale { .. } | Error::Refused(_) => pdpb::ErrorType::Unknown,
     };
     Ok(wire(kind, error))
 }

@@ -63,19 +63,24 @@ pub struct Config {
     pub replicas: u32,
     /// A store not heard of for this long counts as dead. Default: 10 000.
     pub store_down_ms: u64,
+    /// A store not heard of for this long has its peers replaced, unless the setting of this name says
+    /// otherwise. Default: 600 000.
+    pub max_store_down_ms: u64,
     /// Draws the id of a new cluster. Default: the operating system's randomness.
     pub cluster_id_seed: Option<u64>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let core::Config { initial_stores, replicas, store_down_ms } = core::Config::default();
+        let core::Config { initial_stores, replicas, store_down_ms, max_store_down_ms } =
+            core::Config::default();
         Self {
             name: "scheduler".into(),
             advertise_url: String::new(),
             initial_stores,
             replicas,
             store_down_ms,
+            max_store_down_ms,
             cluster_id_seed: None,
         }
     }
@@ -87,6 +92,7 @@ impl Config {
             initial_stores: self.initial_stores,
             replicas: self.replicas,
             store_down_ms: self.store_down_ms,
+            max_store_down_ms: self.max_store_down_ms,
         }
     }
 

@@ -20,18 +20,6 @@ use crate::core::{self, RegionInfo, Scheduler};
 const REGION_PATIENCE: Duration = Duration::from_secs(1);
 /// Regions in one answer, so that it stays below what clients decode.
 const SCAN_REGIONS_MAX: usize = 4096;
-/// What a leader's heartbeat says.
-pub(super) fn region_info(request: pdpb::RegionHeartbeatRequest) -> RegionInfo {
-    RegionInfo {
-        meta: request.region.unwrap_or_default(),
-        leader: request.leader,
-        term: request.term,
-        down_peers: request.down_peers,
-        pending_peers: request.pending_peers,
-        approximate_size: request.approximate_size,
-        approximate_keys: request.approximate_keys,
-    }
-}
 
 fn region_response(found: Option<RegionInfo>) -> pdpb::GetRegionResponse {
     let Some(info) = found else { return Default::default() };

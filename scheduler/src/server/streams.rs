@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::answer::check_cluster;
 use super::driver::Driver;
 use super::error_map::{header_error, status};
-use super::pd::region_info;
+use crate::core::RegionInfo;
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -134,20 +134,23 @@ async fn region_heartbeat(
     if let Err(error) = check_cluster(driver, request.header.as_ref()) {
         return Ok(refused(error));
     }
-    let report = region_info(request);
-    let known = driver.step(|core, _| {
-        core.knows_region(&report.meta).then(|| core.region_heartbeat(report.clone()))
+    let report = RegionInfo::from(request);
+    let known = driver.step(|core, now_ms| {
+        core.knows_region(&report.meta).then(|| core.region_heartbeat(report.clone(), now_ms))
     });
     let taken = match known.map_err(status)? {
-        Some(Ok(change)) => {
+        Some(Ok((change, instruction))) => {
             debug_assert!(change.is_empty(), "a region known as it stands changes nothing");
-            Ok(())
+            Ok(instruction)
         }
         Some(Err(error)) => Err(error.into()),
-        None => driver.change(|core, _| Ok((core.region_heartbeat(report)?, ()))).await,
+        None => driver.change(|core, now_ms| core.region_heartbeat(report, now_ms)).await,
     };
     match taken {
-        Ok(()) => Ok(None),
+        Ok(instruction) => Ok(instruction.map(|instruction| {
+            let header = pdpb::ResponseHeader { cluster_id: driver.cluster_id, error: None };
+            pdpb::RegionHeartbeatResponse { header: Some(header), ..instruction }
+        })),
         Err(refusal) => Ok(refused(header_error(refusal)?)),
     }
 }
