@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proto::ids::StoreId;
+use proto::metapb;
 use raftstore::ReadMode;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub const MEMORY_BUDGET_BYTES_MIN: usize = 16 << 20;
 /// The most network threads that make sense.
 pub const NETWORK_THREADS_MAX: usize = 64;
+
+/// Bytes of one label at most.
+pub const LABEL_BYTES_MAX: usize = 128;
 
 /// How a store serves linearizable reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The schedulers, `host:port` each. Default `127.0.0.1:2379`.
     pub schedulers: Vec<String>,
+    /// What tells this store from others, `name=value` each: `zone=a`, `host=b`. Default none.
+    pub labels: Vec<String>,
 
     /// Milliseconds between Raft ticks. Default 50, at least 1.
     pub tick_ms: u64,
@@ -76,6 +82,7 @@ impl Default for Config {
             advertise_addr: String::new(),
             data_dir: PathBuf::from("data/store"),
             schedulers: vec!["127.0.0.1:2379".to_owned()],
+            labels: Vec::new(),
             tick_ms: 50,
             heartbeat_ticks: 2,
             election_ticks: 12,
@@ -135,11 +142,31 @@ impl Config {
         if self.election_ticks <= 2 * self.heartbeat_ticks {
             return refuse("election_ticks", "must be more than twice heartbeat_ticks");
         }
+        for label in &self.labels {
+            let Some((name, _)) = label.split_once('=') else {
+                return refuse("labels", &format!("must be name=value, which `{label}` is not"));
+            };
+            let printable = |text: &str| text.chars().all(|c| !c.is_control());
+            if name.is_empty() || label.len() > LABEL_BYTES_MAX || !printable(label) {
+                let reason = format!("must be printable and at most {LABEL_BYTES_MAX} bytes each");
+                return refuse("labels", &reason);
+            }
+        }
         let raft = self.raftstore(1, StoreId::new(1)).validate();
         raft.map_err(|error| match error.field {
             "lease_ms" => ConfigError { field: "tick_ms", ..error.into() },
             _ => error.into(),
         })
+    }
+
+    /// The labels, as the scheduler takes them. The settings are valid.
+    pub(crate) fn store_labels(&self) -> Vec<metapb::StoreLabel> {
+        let parts = self.labels.iter().filter_map(|label| label.split_once('='));
+        let label = |(key, value): (&str, &str)| metapb::StoreLabel {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        parts.map(label).collect()
     }
 
     /// The settings of the store's loop.
@@ -190,6 +217,8 @@ mod tests {
             (Config { network_threads: 0, ..Config::default() }, "network_threads"),
             (Config { memory_budget_bytes: 1, ..Config::default() }, "memory_budget_bytes"),
             (Config { log_gc_count: 0, ..Config::default() }, "log_gc_count"),
+            (Config { labels: vec!["zone".to_owned()], ..Config::default() }, "labels"),
+            (Config { labels: vec!["=a".to_owned()], ..Config::default() }, "labels"),
         ];
         for (config, field) in bad {
             assert_eq!(config.validate().map_err(|error| error.field), Err(field));

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use transport::Identity;
 
 use crate::counters::Counters;
+use crate::scheduler::Scheduler;
 
 /// What the status is put together from; clones share it.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub(crate) struct About {
     pub(crate) kv: Arc<Counters>,
     pub(crate) transport: Arc<transport::Counters>,
     pub(crate) engine: Arc<dyn engine::Engine>,
+    /// `None` for a bare engine.
+    pub(crate) scheduler: Option<Arc<Scheduler>>,
 }
 
 impl Observer {
@@ -48,7 +51,7 @@ impl Observer {
     }
 
     /// The store's own view of itself, from its loop.
-    async fn store_status(&self) -> Option<StoreStatus> {
+    pub(crate) async fn store_status(&self) -> Option<StoreStatus> {
         let router = self.store.as_ref()?;
         let (sender, receiver) = oneshot::channel();
         let reply = Reply::new(move |status| {
@@ -88,11 +91,19 @@ impl Observer {
                 add(name, value);
             }
         }
+        if let Some(scheduler) = &self.about.scheduler {
+            add("scheduler_unanswered", scheduler.unanswered());
+        }
         if let Some(store) = store {
             let counted = &store.counters;
             add("ticks", counted.ticks);
             add("raft_messages_received", counted.messages_received);
             add("raft_messages_sent", counted.messages_sent);
+            add("splits", counted.splits);
+            add("merges", counted.merges);
+            add("conf_changes", counted.conf_changes);
+            add("peers_created", counted.peers_created);
+            add("peers_destroyed", counted.peers_destroyed);
             add("raft_messages_malformed", counted.messages_dropped.values().sum());
             for (reason, count) in &counted.messages_dropped {
                 counters.push((format!("raft_messages_dropped_{reason:?}").to_lowercase(), *count));
@@ -128,6 +139,11 @@ impl Observer {
             // Writing to a string does not fail.
             let _ = writeln!(text, "# TYPE flotilla_{name} counter\nflotilla_{name} {value}");
         }
+        if let Some(scheduler) = &self.about.scheduler {
+            let reachable = u64::from(scheduler.is_reachable());
+            let _ = writeln!(text, "# TYPE flotilla_scheduler_reachable gauge");
+            let _ = writeln!(text, "flotilla_scheduler_reachable {reachable}");
+        }
         if let Some(store) = store {
             let leads = store.regions.iter().filter(|r| r.raft.role == Role::Leader).count();
             let mut gauge = |name: &str, value: usize| {
@@ -136,6 +152,8 @@ impl Observer {
             gauge("regions", store.regions.len());
             gauge("regions_led", leads);
             gauge("log_writes_in_flight", store.log_writes_in_flight);
+            gauge("snapshots_sending", store.snapshots_sending);
+            gauge("snapshots_installing", store.snapshots_installing);
         }
         text
     }

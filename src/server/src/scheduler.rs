@@ -1,33 +1,34 @@
-//! What a store asks of the scheduler: ids, the first regions, other stores' addresses.
+//! What a store asks of the scheduler: ids, the first regions, other stores' addresses, ids for a split.
 //!
-//! One lazily made connection to one of the configured endpoints; a call that fails moves on to the next endpoint. Calls
-//! are bounded in time and not retried here: whoever calls knows how long it wants to try.
+//! Calls go to the member that leads ([`endpoints`]). They are bounded in time and not retried here: whoever calls knows
+//! how long it wants to try.
+
+mod endpoints;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use proto::flotillapb::bootstrap_client::BootstrapClient;
 use proto::flotillapb::{InitialRegionsRequest, InitialRegionsResponse};
 use proto::ids::StoreId;
 use proto::metapb;
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{
-    AllocIdRequest, GetMembersRequest, GetStoreRequest, PutStoreRequest, RequestHeader,
-    ResponseHeader, StoreHeartbeatRequest, StoreStats,
+    AllocIdRequest, AskBatchSplitRequest, ErrorType, GetMembersRequest, GetRegionRequest,
+    GetStoreRequest, PutStoreRequest, ReportBatchSplitRequest, RequestHeader, ResponseHeader,
+    SplitId, StoreHeartbeatRequest, StoreHeartbeatResponse, StoreStats,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Response, Status};
 use transport::{Resolve, ResolveError, Resolving};
 
+pub(crate) use self::endpoints::Chosen;
+use self::endpoints::Endpoints;
+
 /// A call that takes longer has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that takes longer to make has failed.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent connection is probed after this time …
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// … and given up after this.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why the scheduler could not help.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum SchedulerError {
     /// It answered, and refused.
     #[error("the scheduler refuses: {0}")]
     Refused(String),
+    /// Another store has what this one asks for: its address.
+    #[error("the scheduler refuses: {0}")]
+    Taken(String),
 }
 
 impl SchedulerError {
@@ -57,37 +61,33 @@ impl SchedulerError {
 
 /// A connection to the scheduler.
 pub(crate) struct Scheduler {
-    endpoints: Vec<(String, Channel)>,
-    current: AtomicUsize,
+    endpoints: Endpoints,
     cluster_id: u64,
     store_id: StoreId,
+    /// Calls since the last one that came through.
+    unanswered: AtomicU64,
 }
 
 impl Scheduler {
     /// Prepares connections to the endpoints; must be called within a runtime. Nobody is asked yet.
     pub(crate) fn new(addresses: &[String]) -> Result<Scheduler, SchedulerError> {
-        if addresses.is_empty() {
-            return Err(SchedulerError::Endpoint("at least one is needed".to_owned()));
-        }
-        let endpoints = addresses.iter().map(|address| {
-            let bare = address.strip_prefix("http://").unwrap_or(address);
-            let endpoint = Endpoint::from_shared(format!("http://{bare}"))
-                .map_err(|error| SchedulerError::Endpoint(format!("{address:?}: {error}")))?
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-                .keep_alive_while_idle(true);
-            Ok((bare.to_owned(), endpoint.connect_lazy()))
-        });
-        let endpoints = endpoints.collect::<Result<_, SchedulerError>>()?;
-        let (current, store_id) = (AtomicUsize::new(0), StoreId::default());
-        Ok(Scheduler { endpoints, current, cluster_id: 0, store_id })
+        let (endpoints, store_id) = (Endpoints::new(addresses)?, StoreId::default());
+        Ok(Scheduler { endpoints, cluster_id: 0, store_id, unanswered: AtomicU64::new(0) })
     }
 
     /// The same endpoints, as the given store of the given cluster.
     pub(crate) fn identified(self, cluster_id: u64, store_id: StoreId) -> Scheduler {
         Scheduler { cluster_id, store_id, ..self }
+    }
+
+    /// Whether the last call came through: a scheduler without a majority answers nobody.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.unanswered() == 0
+    }
+
+    /// Calls that failed since the last one that came through.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// The cluster's id.
@@ -141,11 +141,52 @@ impl Scheduler {
         response.store.ok_or_else(|| SchedulerError::Refused(format!("store {id} is unknown")))
     }
 
-    /// Says that this store lives, and how it is.
-    pub(crate) async fn heartbeat(&self, stats: StoreStats) -> Result<(), SchedulerError> {
+    /// Says that this store lives, and how it is. What the scheduler makes of it.
+    pub(crate) async fn heartbeat(
+        &self,
+        stats: StoreStats,
+    ) -> Result<StoreHeartbeatResponse, SchedulerError> {
         let request = StoreHeartbeatRequest { header: self.header(), stats: Some(stats) };
         let ask = |channel| async move { PdClient::new(channel).store_heartbeat(request).await };
+        let mut response = self.call(ask).await?;
+        accept(response.header.take())?;
+        Ok(response)
+    }
+
+    /// Ids for `parts` new regions, cut from `region`.
+    pub(crate) async fn ask_split(
+        &self,
+        region: metapb::Region,
+        parts: u32,
+    ) -> Result<Vec<SplitId>, SchedulerError> {
+        let header = self.header();
+        let request = AskBatchSplitRequest { header, region: Some(region), split_count: parts };
+        let ask = |channel| async move { PdClient::new(channel).ask_batch_split(request).await };
+        let response = self.call(ask).await?;
+        accept(response.header)?;
+        Ok(response.ids)
+    }
+
+    /// Tells of a split, all its parts together.
+    pub(crate) async fn report_split(
+        &self,
+        regions: Vec<metapb::Region>,
+    ) -> Result<(), SchedulerError> {
+        let request = ReportBatchSplitRequest { header: self.header(), regions };
+        let ask = |channel| async move { PdClient::new(channel).report_batch_split(request).await };
         accept(self.call(ask).await?.header).map(drop)
+    }
+
+    /// The region that holds a key, if any does.
+    pub(crate) async fn region_of(
+        &self,
+        region_key: Bytes,
+    ) -> Result<Option<metapb::Region>, SchedulerError> {
+        let request = GetRegionRequest { header: self.header(), region_key, need_buckets: false };
+        let ask = |channel| async move { PdClient::new(channel).get_region(request).await };
+        let response = self.call(ask).await?;
+        accept(response.header)?;
+        Ok(response.region)
     }
 
     /// The header of every request.
@@ -154,32 +195,33 @@ impl Scheduler {
         Some(RequestHeader { cluster_id, sender_id })
     }
 
-    /// The endpoint in use, for calls that outlive a moment.
-    pub(crate) fn channel(&self) -> Channel {
-        self.endpoint().1.clone()
+    /// The endpoint to use, for a call that outlives a moment.
+    pub(crate) async fn choose(&self) -> Chosen {
+        self.endpoints.choose().await
     }
 
-    /// The endpoint in use has failed; the next call uses the next one.
-    pub(crate) fn move_on(&self) {
-        self.current.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn endpoint(&self) -> &(String, Channel) {
-        &self.endpoints[self.current.load(Ordering::Relaxed) % self.endpoints.len()]
+    /// A long call there has ended with an error.
+    pub(crate) fn doubt(&self, chosen: &Chosen) {
+        self.endpoints.doubt(chosen);
     }
 
     async fn call<R, F>(&self, ask: impl FnOnce(Channel) -> F) -> Result<R, SchedulerError>
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        let (endpoint, channel) = self.endpoint();
-        let reason = match tokio::time::timeout(CALL_TIMEOUT, ask(channel.clone())).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
+        let chosen = self.endpoints.choose().await;
+        let answer = tokio::time::timeout(CALL_TIMEOUT, ask(chosen.channel.clone())).await;
+        let reason = match answer {
+            Ok(Ok(response)) => {
+                self.unanswered.store(0, Ordering::Relaxed);
+                return Ok(response.into_inner());
+            }
             Ok(Err(status)) => format!("{}: {}", status.code(), status.message()),
             Err(_) => "no answer in time".to_owned(),
         };
-        self.move_on();
-        Err(SchedulerError::Unreachable { endpoint: endpoint.clone(), reason })
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.endpoints.doubt(&chosen);
+        Err(SchedulerError::Unreachable { endpoint: chosen.address, reason })
     }
 }
 
@@ -192,7 +234,9 @@ impl Resolve for Scheduler {
                 }
                 Ok(found) if found.peer_address.is_empty() => Ok(found.address),
                 Ok(found) => Ok(found.peer_address),
-                Err(SchedulerError::Refused(_)) => Err(ResolveError::Unknown(store)),
+                Err(SchedulerError::Refused(_) | SchedulerError::Taken(_)) => {
+                    Err(ResolveError::Unknown(store))
+                }
                 Err(error) => Err(ResolveError::Unavailable { store, reason: error.to_string() }),
             }
         })
@@ -203,6 +247,9 @@ impl Resolve for Scheduler {
 pub(crate) fn accept(header: Option<ResponseHeader>) -> Result<ResponseHeader, SchedulerError> {
     let header = header.unwrap_or_default();
     match header.error {
+        Some(error) if error.r#type() == ErrorType::DuplicatedEntry => {
+            Err(SchedulerError::Taken(error.message))
+        }
         Some(error) => Err(SchedulerError::Refused(error.message)),
         None => Ok(header),
     }

@@ -14,11 +14,13 @@ pub struct Counters {
     pub(crate) snapshots_sent: AtomicU64,
     pub(crate) snapshots_received: AtomicU64,
     pub(crate) snapshots_failed: AtomicU64,
+    pub(crate) snapshot_bytes_sent: AtomicU64,
+    pub(crate) snapshot_bytes_received: AtomicU64,
 }
 
 impl Counters {
     /// All of them, by name.
-    pub fn list(&self) -> [(&'static str, u64); 9] {
+    pub fn list(&self) -> [(&'static str, u64); 11] {
         [
             ("messages_sent", get(&self.messages_sent)),
             ("message_batches_sent", get(&self.batches_sent)),
@@ -29,6 +31,8 @@ impl Counters {
             ("snapshots_sent", get(&self.snapshots_sent)),
             ("snapshots_received", get(&self.snapshots_received)),
             ("snapshots_failed", get(&self.snapshots_failed)),
+            ("snapshot_bytes_sent", get(&self.snapshot_bytes_sent)),
+            ("snapshot_bytes_received", get(&self.snapshot_bytes_received)),
         ]
     }
 }

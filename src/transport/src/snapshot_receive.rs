@@ -80,6 +80,9 @@ impl Receiver {
         });
         // The writer ends the queue when it has seen enough, or too much.
         while let Some(part) = next_part(&mut chunks).await? {
+            if let Part::Data(data) = &part {
+                add(&self.counters.snapshot_bytes_received, data.data.len());
+            }
             if parts.send(part).await.is_err() {
                 break;
             }

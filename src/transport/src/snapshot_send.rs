@@ -125,6 +125,7 @@ fn read(
         let part = source.next_part().map_err(|error| SendError::Source(error.to_string()))?;
         let Some(part) = part else { return Ok(()) };
         if let Part::Data(data) = &part {
+            add(&shared.counters.snapshot_bytes_sent, data.data.len());
             let wait = shared.pace.take(data.data.len() as u64);
             if !wait.is_zero() {
                 shared.runtime.block_on(tokio::time::sleep(wait));

@@ -30,6 +30,11 @@ impl Process for Store {
             default: "[\"127.0.0.1:2379\"]",
             purpose: "The schedulers, host:port each",
         },
+        Setting {
+            name: "labels",
+            default: "[]",
+            purpose: "What tells this store from others, name=value each: zone=a,host=b",
+        },
         Setting { name: "tick_ms", default: "50", purpose: "Milliseconds between Raft ticks" },
         Setting {
             name: "heartbeat_ticks",

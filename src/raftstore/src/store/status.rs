@@ -28,6 +28,16 @@ pub struct StoreCounters {
     pub snapshots_sent: u64,
     /// Snapshots given to the installer.
     pub snapshots_installed: u64,
+    /// Regions divided, as applied here.
+    pub splits: u64,
+    /// Regions that took a neighbour over, as applied here.
+    pub merges: u64,
+    /// Changes of a membership, as applied here.
+    pub conf_changes: u64,
+    /// Peers that came to be here, by a first message or by a split.
+    pub peers_created: u64,
+    /// Peers of this store that ended, by removal or by merge.
+    pub peers_destroyed: u64,
 }
 
 /// A store's state, for operators and tests.
@@ -41,6 +51,10 @@ pub struct StoreStatus {
     pub regions: Vec<RegionStatus>,
     /// Log writes under way.
     pub log_writes_in_flight: usize,
+    /// Snapshots being sent.
+    pub snapshots_sending: usize,
+    /// Snapshots being installed.
+    pub snapshots_installing: usize,
     /// What has happened so far.
     pub counters: StoreCounters,
     /// Why it has stopped serving, if it has.
@@ -55,6 +69,8 @@ impl Store {
             store_id: self.config.store_id,
             regions: self.peers.values().map(|peer| peer.status()).collect(),
             log_writes_in_flight: self.log_writes.in_flight(),
+            snapshots_sending: self.sending.len(),
+            snapshots_installing: self.installing.len(),
             counters: self.counters.clone(),
             poisoned: self.poisoned.clone(),
         }

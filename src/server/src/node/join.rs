@@ -77,7 +77,7 @@ pub(crate) async fn join(
     router: &Router,
     log: &slog::Logger,
 ) -> Result<(), RunError> {
-    patiently(log, || scheduler.put_store(store.clone())).await?;
+    register(scheduler, &store, log).await?;
     slog::info!(log, "registered at the scheduler"; "address" => &store.address);
     let regions = loop {
         let answer = patiently(log, || scheduler.initial_regions()).await?;
@@ -99,6 +99,29 @@ pub(crate) async fn join(
         }
     }
     Ok(())
+}
+
+/// Makes the store known. Its address may be another's: then somebody has to decide, and until then this one waits.
+async fn register(
+    scheduler: &Scheduler,
+    store: &metapb::Store,
+    log: &slog::Logger,
+) -> Result<(), RunError> {
+    let mut attempts = 0_u32;
+    loop {
+        match patiently(log, || scheduler.put_store(store.clone())).await {
+            Err(RunError::Scheduler(SchedulerError::Taken(reason))) => {
+                if attempts.is_multiple_of(ATTEMPTS_PER_LINE) {
+                    slog::warn!(log, "waiting for the address; if the data of the other store are lost, \
+                        let this one take its place: flotilla store replace <other> --with <this>";
+                        "address" => &store.address, "this" => store.id, "reason" => reason);
+                }
+                attempts = attempts.wrapping_add(1);
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            registered => return registered,
+        }
+    }
 }
 
 async fn create(router: &Router, region: metapb::Region) -> Result<(), RegionError> {

@@ -14,8 +14,11 @@
 
 mod join;
 mod listen;
+mod orders;
+mod questions;
 mod reports;
 pub mod standalone;
+mod stats;
 pub mod store;
 
 use std::future::Future;

@@ -59,6 +59,7 @@ async fn serve(config: &Config, engine: Arc<dyn Engine>, hooks: Hooks) -> Result
         kv: counters.clone(),
         transport: Arc::default(),
         engine,
+        scheduler: None,
     };
     let observer = Observer { about: Arc::new(about), store: None };
     let health = Health::new();

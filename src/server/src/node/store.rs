@@ -7,7 +7,6 @@ use std::time::Duration;
 use engine::Engine;
 use proto::ids::StoreId;
 use proto::metapb;
-use proto::pdpb::StoreStats;
 use proto::raft_serverpb::RaftMessage;
 use raftstore::snapshot::{ReceiveLimits, ReceivedSnapshot, Slots, SnapshotFiles};
 use raftstore::worker::{Clock, Edges, Parts, Router, SendError, Worker, WorkerOptions};
@@ -16,7 +15,8 @@ use tokio::sync::oneshot;
 use transport::{Deliver, Identity, Receiver, SnapshotSpace, Transport};
 
 use super::listen::{Port, Serving};
-use super::reports::{Reports, heartbeats};
+use super::reports::Reports;
+use super::stats::{StatsSource, heartbeats};
 use super::{Health, Hooks, OnReady, Ready, RunError, block_on, join, routes};
 use crate::backend::raft::RaftBackend;
 use crate::config::Config;
@@ -133,10 +133,12 @@ struct Node {
     worker: Worker,
     transport: Transport,
     reports: Arc<Reports>,
+    stats: StatsSource,
     observer: Observer,
     health: Health,
     serving: Serving,
     advertised: String,
+    labels: Vec<metapb::StoreLabel>,
     address: std::net::SocketAddr,
     has_regions: bool,
     failed: Option<oneshot::Receiver<String>>,
@@ -180,15 +182,20 @@ impl Node {
             kv: kv.clone(),
             transport: wires.counters.clone(),
             engine: engine.clone(),
+            scheduler: Some(scheduler.clone()),
         };
         let observer = Observer { about: Arc::new(about), store: Some(worker.router()) };
         let health = Health::new();
         let backend = RaftBackend::new(engine, worker.reader(), worker.router(), clock);
-        let space = SnapshotSpace {
-            files,
-            limits: ReceiveLimits::default(),
-            slots: Slots::new(config.snapshot_receives_max),
+        let slots = Slots::new(config.snapshot_receives_max);
+        let stats = StatsSource {
+            store_id: identity.store_id.get(),
+            data_dir: config.data_dir.clone(),
+            observer: observer.clone(),
+            reports: wires.reports.clone(),
+            receiving: slots.clone(),
         };
+        let space = SnapshotSpace { files, limits: ReceiveLimits::default(), slots };
         let deliver = Arc::new(Delivery(worker.router()));
         let receiver = Receiver::new(identity, deliver, space, wires.counters.clone(), log.clone());
         let routes = routes(Verbs::new(Arc::new(backend), kv), &observer, &health)?
@@ -205,10 +212,12 @@ impl Node {
             worker,
             transport,
             reports,
+            stats,
             observer,
             health,
             serving,
             advertised,
+            labels: config.store_labels(),
             address,
             has_regions,
             failed,
@@ -227,10 +236,8 @@ impl Node {
         let joining = async {
             join::join(&self.scheduler, self.record(), &router, &self.log).await?;
             self.ready(&mut on_ready).await;
-            let stats =
-                StoreStats { store_id: self.identity.store_id.get(), ..StoreStats::default() };
             let period = Duration::from_millis(config.store_heartbeat_ms);
-            let refusal = heartbeats(&self.scheduler, stats, period, &self.log).await;
+            let refusal = heartbeats(&self.stats, &self.scheduler, period, &self.log).await;
             Err::<(), RunError>(refusal.into())
         };
         tokio::select! {
@@ -261,6 +268,7 @@ impl Node {
             address: self.advertised.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             status_address: self.advertised.clone(),
+            labels: self.labels.clone(),
             ..metapb::Store::default()
         }
     }
