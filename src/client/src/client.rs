@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::ids::StoreId;
+use proto::ids::{RegionId, StoreId};
 use proto::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use proto::metapb::{Peer, Region};
 
 use crate::core::{Mutation, Pair, Reply, Request, Settings, WriteMode};
 use crate::driver::Driver;
@@ -141,6 +142,16 @@ impl Client {
     /// The cluster's id.
     pub fn cluster_id(&self) -> u64 {
         self.driver.scheduler.cluster_id()
+    }
+
+    /// A region and its leader by its id, as the scheduler knows them.
+    pub async fn region(&self, id: RegionId) -> Result<Option<(Region, Option<Peer>)>> {
+        self.driver.scheduler.region_by_id(id).await.map_err(Error::Unreachable)
+    }
+
+    /// Every region with its leader, in key order, as the scheduler knows them.
+    pub async fn regions(&self) -> Result<Vec<(Region, Option<Peer>)>> {
+        self.driver.scheduler.all_regions().await.map_err(Error::Unreachable)
     }
 
     /// Where a store listens, as the scheduler knows it.

@@ -1,19 +1,29 @@
 //! Carries out what the core decides: sends, asks, waits, and feeds the results back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
+use proto::metapb::{Peer, Region};
 
 use crate::core::backoff::Backoff;
-use crate::core::batch::{Split, split};
-use crate::core::{Anchor, Call, Core, Instant, Question, Reply, Request, Settings, Step};
-use crate::error::{Class, Error, Result};
+use crate::core::batch::{Batch, End, Next};
+use crate::core::scan::Missing;
+use crate::core::{Anchor, Call, Core, Instant, Question, Reply, Request, Settings, Step, Wanted};
+use crate::error::{Error, Result};
 use crate::scheduler::Scheduler;
 use crate::stores::Stores;
 
 /// Parts of one batch that are under way at once.
 const PARTS_AT_ONCE: usize = 16;
+
+/// Regions learned at once for a scan or a batch.
+const REGIONS_AT_ONCE: u32 = 64;
+
+/// Client ids asked for at once, at most.
+const IDS_AT_ONCE: u32 = 16;
 
 /// The connections and the core that all handles of one client share.
 #[derive(Debug)]
@@ -21,53 +31,19 @@ pub(crate) struct Driver {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) stores: Stores,
     core: Mutex<Core>,
+    ids_wanted: AtomicU32,
     origin: tokio::time::Instant,
 }
 
-/// How a request to one region ended.
-enum End {
-    Reply(Reply),
-    /// It spans several regions by now.
-    Regroup,
+/// A call under way. Where nobody waits for it any more, its lane ends with it.
+struct Running<'a> {
+    driver: &'a Driver,
+    call: Call,
 }
 
-/// What has become of a batch so far.
-#[derive(Default)]
-struct Tally {
-    is_write: bool,
-    replies: Vec<Reply>,
-    error: Option<Error>,
-}
-
-impl Tally {
-    /// Keeps the first error, but lets no definite one hide that something is in doubt.
-    fn fail(&mut self, error: Error) {
-        let worse = error.class() == Class::Undetermined;
-        if self.error.is_none() || worse {
-            self.error = Some(error);
-        }
-    }
-
-    fn finish(self) -> Result<Vec<Reply>> {
-        match self.error {
-            None => Ok(self.replies),
-            Some(error) if self.is_write && !self.replies.is_empty() => {
-                let applied = self.replies.len();
-                Err(Error::Undetermined(format!("{applied} parts were applied, then: {error}")))
-            }
-            Some(error) => Err(error),
-        }
-    }
-}
-
-/// A batched read whose answer would be too large, as two.
-fn halves(part: &Request, error: &Error) -> Option<[Request; 2]> {
-    match (part, error) {
-        (Request::BatchGet { keys }, Error::Refused(_)) if keys.len() > 1 => {
-            let (left, right) = keys.split_at(keys.len() / 2);
-            Some([left, right].map(|keys| Request::BatchGet { keys: keys.to_vec() }))
-        }
-        _ => None,
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.call.abandon(&mut self.driver.core.lock());
     }
 }
 
@@ -76,7 +52,8 @@ impl Driver {
     pub(crate) fn new(scheduler: Arc<Scheduler>, settings: Settings, seed: u64) -> Driver {
         let stores = Stores::new(Arc::clone(&scheduler));
         let core = Mutex::new(Core::new(settings, seed));
-        Driver { scheduler, stores, core, origin: tokio::time::Instant::now() }
+        let ids_wanted = AtomicU32::new(1);
+        Driver { scheduler, stores, core, ids_wanted, origin: tokio::time::Instant::now() }
     }
 
     fn now(&self) -> Instant {
@@ -112,7 +89,9 @@ impl Driver {
         settings: &Settings,
         deadline: Instant,
     ) -> Result<End> {
-        let mut call = Call::new(request, settings, self.now()).with_deadline(deadline);
+        let call = Call::new(request, settings, self.now()).with_deadline(deadline);
+        let mut running = Running { driver: self, call };
+        let call = &mut running.call;
         loop {
             let step = call.poll(&mut self.core.lock(), self.now());
             match step {
@@ -124,7 +103,7 @@ impl Driver {
                     call.on_region(&mut self.core.lock(), self.now(), answer);
                 }
                 Step::Ask(Question::ClientIds) => {
-                    let answer = self.scheduler.alloc_id().await.map(|id| id..id + 1);
+                    let answer = self.client_ids().await;
                     call.on_client_ids(&mut self.core.lock(), self.now(), answer);
                 }
                 Step::Send(send) => {
@@ -135,39 +114,53 @@ impl Driver {
         }
     }
 
-    /// Runs a request that may span regions: splits it by what is known, runs the parts side by side, and splits those again
-    /// that the world has moved under. Replies come in no order.
+    /// Ids for new lanes, more each time: somebody who needs many gets a stock that outlasts an absence of the scheduler.
+    async fn client_ids(&self) -> std::result::Result<Vec<u64>, String> {
+        let wanted = self.ids_wanted.load(Ordering::Relaxed);
+        let answers = join_all((0..wanted).map(|_| self.scheduler.alloc_id())).await;
+        self.ids_wanted.store((wanted * 2).min(IDS_AT_ONCE), Ordering::Relaxed);
+        let (mut ids, mut failure) = (Vec::new(), None);
+        for answer in answers {
+            match answer {
+                Ok(id) => ids.push(id),
+                Err(reason) => failure = Some(reason),
+            }
+        }
+        match failure {
+            Some(reason) if ids.is_empty() => Err(reason),
+            _ => Ok(ids),
+        }
+    }
+
+    /// Runs a request that may span regions, several parts side by side. Replies come in no order.
     pub(crate) async fn batch(
         &self,
         request: Request,
         settings: &Settings,
         deadline: Instant,
     ) -> Result<Vec<Reply>> {
-        let mut tally = Tally { is_write: request.is_write(), ..Tally::default() };
-        let mut whole = vec![Arc::new(request)];
-        let mut parts = Vec::new();
+        let mut batch = Batch::new(request);
         let mut running = FuturesUnordered::new();
         loop {
-            if let Some(request) = whole.pop() {
-                match self.parts(&request, settings, deadline).await {
-                    Ok(more) => parts.extend(more.into_iter().map(Arc::new)),
-                    Err(error) => tally.fail(error),
+            if running.len() < PARTS_AT_ONCE {
+                let next = batch.next(&mut self.core.lock().regions);
+                match next {
+                    Next::Missing(wanted) => {
+                        if let Err(error) = self.learn(&wanted, settings, deadline).await {
+                            batch.fail(error);
+                        }
+                        continue;
+                    }
+                    Next::Part(part) => {
+                        running.push(self.part(part, settings, deadline));
+                        continue;
+                    }
+                    Next::Running => {}
+                    Next::Finished => return batch.finish(),
                 }
-                continue;
             }
-            while tally.error.is_none() && running.len() < PARTS_AT_ONCE {
-                let Some(part) = parts.pop() else { break };
-                running.push(self.part(part, settings, deadline));
-            }
-            let Some((part, end)) = running.next().await else { return tally.finish() };
-            match end {
-                Ok(End::Reply(reply)) => tally.replies.push(reply),
-                Ok(End::Regroup) => whole.push(part),
-                Err(error) => match halves(&part, &error) {
-                    Some(halves) => parts.extend(halves.map(Arc::new)),
-                    None => tally.fail(error),
-                },
-            }
+            let (part, end) = running.next().await.expect("a part is under way");
+            batch.on_part(part, end);
         }
     }
 
@@ -196,40 +189,52 @@ impl Driver {
         (part, end)
     }
 
-    async fn parts(
+    /// Learns what a scan needs to know.
+    pub(crate) async fn learn_for_scan(
         &self,
-        request: &Request,
+        missing: &Missing,
         settings: &Settings,
         deadline: Instant,
-    ) -> Result<Vec<Request>> {
-        loop {
-            let missing = match split(request, &mut self.core.lock().regions) {
-                Split::Parts(parts) => return Ok(parts),
-                Split::Missing(anchor) => anchor,
-            };
-            self.locate(&missing, settings, deadline).await?;
+    ) -> Result<()> {
+        match missing {
+            Missing::Ahead(wanted) => self.learn(wanted, settings, deadline).await,
+            Missing::Below(end) => {
+                let anchor = Anchor::Before(end.clone());
+                let ask = async || Ok(self.scheduler.region(&anchor).await?.into_iter().collect());
+                self.learn_until(&anchor, ask, settings, deadline).await
+            }
         }
     }
 
-    /// Learns the region of an anchor that the cache does not know.
-    pub(crate) async fn locate(
+    /// Learns regions, at least the first of those wanted.
+    async fn learn(&self, wanted: &Wanted, settings: &Settings, deadline: Instant) -> Result<()> {
+        let anchor = Anchor::At(wanted.from.clone());
+        let ask = async || self.scheduler.regions(wanted, REGIONS_AT_ONCE).await;
+        self.learn_until(&anchor, ask, settings, deadline).await
+    }
+
+    async fn learn_until(
         &self,
         anchor: &Anchor,
+        ask: impl AsyncFn() -> std::result::Result<Vec<(Region, Option<Peer>)>, String>,
         settings: &Settings,
         deadline: Instant,
     ) -> Result<()> {
         let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
         loop {
-            let failure = match self.scheduler.region(anchor).await {
-                Ok(Some((region, leader))) => {
+            let failure = match ask().await {
+                Ok(regions) => {
+                    let none = regions.is_empty();
                     let mut core = self.core.lock();
-                    core.regions.insert(region, leader);
+                    core.adopt(regions);
                     if anchor.locate(&mut core.regions).is_some() {
                         return Ok(());
                     }
-                    Ok("the scheduler's regions do not cover the key")
+                    Ok(match none {
+                        true => "the scheduler knows no region for the key",
+                        false => "the scheduler's regions do not cover the key",
+                    })
                 }
-                Ok(None) => Ok("the scheduler knows no region for the key"),
                 Err(reason) => Err(reason),
             };
             let now = self.now();

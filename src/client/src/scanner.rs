@@ -59,8 +59,8 @@ impl Scanner {
         loop {
             let page = match driver.with_core(|core| self.scan.next(&mut core.regions)) {
                 Next::Finished => return Ok(None),
-                Next::Missing(anchor) => {
-                    driver.locate(&anchor, &settings, deadline).await?;
+                Next::Missing(missing) => {
+                    driver.learn_for_scan(&missing, &settings, deadline).await?;
                     continue;
                 }
                 Next::Page(page) => page,

@@ -1,27 +1,36 @@
 //! The scheduler's endpoints: asked in turn until one answers, starting with the one that answered last.
+//!
+//! A member that does not lead either passes the question on or says so; then the next one is asked. When none has answered,
+//! the members are asked once more who they are and who leads: they may have come back elsewhere, or have elected somebody in
+//! the meantime. Whoever asks tries again within its own budget.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use parking_lot::Mutex;
-use proto::ids::StoreId;
+use proto::ids::{RegionId, StoreId};
 use proto::limits::KEY_BYTES_MAX;
 use proto::metapb::{Peer, Region, Store};
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{
-    AllocIdRequest, GetAllStoresRequest, GetMembersRequest, GetMembersResponse, GetRegionRequest,
-    GetStoreRequest, Member, RequestHeader, ResponseHeader, ScanRegionsRequest,
+    AllocIdRequest, GetAllStoresRequest, GetMembersRequest, GetMembersResponse,
+    GetRegionByIdRequest, GetRegionRequest, GetStoreRequest, Member, RequestHeader, ResponseHeader,
+    ScanRegionsRequest, ScanRegionsResponse,
 };
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
-use crate::core::Anchor;
+use crate::core::{Anchor, Wanted};
 use crate::error::{Error, Result};
-use crate::link::{connect, describe};
+use crate::link::{ANSWER_BYTES_MAX, connect, describe};
 
 /// One question to one endpoint.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Regions asked for at once when all of them are wanted.
+const PAGE_REGIONS: u32 = 1_024;
 
 /// A region as the scheduler knows it.
 pub(crate) type Located = Option<(Region, Option<Peer>)>;
@@ -38,6 +47,18 @@ struct Endpoints {
     /// host:port, the one to ask first at the front.
     order: Vec<String>,
     channels: BTreeMap<String, Channel>,
+}
+
+impl Endpoints {
+    /// Puts addresses to the front, in their order.
+    fn add(&mut self, mut addresses: Vec<String>) {
+        addresses.append(&mut self.order);
+        for address in addresses {
+            if !self.order.contains(&address) {
+                self.order.push(address);
+            }
+        }
+    }
 }
 
 /// Why there is no answer, as far as the next step depends on it.
@@ -79,17 +100,12 @@ impl Scheduler {
             return Err(Error::Refused(error.message.clone()));
         }
         let mut order = vec![endpoint.to_owned()];
-        let leader_first = members.leader.iter().chain(&members.members);
-        let announced =
-            leader_first.flat_map(|member| &member.client_urls).map(|url| host_port(url));
-        for other in announced.chain(endpoints.iter().cloned()) {
-            if !order.contains(&other) {
-                order.push(other);
-            }
-        }
+        order.extend(addresses(members));
+        order.extend(endpoints.iter().cloned());
         let channels = BTreeMap::from([(endpoint.to_owned(), channel)]);
-        let state = Mutex::new(Endpoints { order, channels });
-        Ok(Scheduler { cluster_id: header.cluster_id, state })
+        let mut state = Endpoints { order: Vec::new(), channels };
+        state.add(order);
+        Ok(Scheduler { cluster_id: header.cluster_id, state: Mutex::new(state) })
     }
 
     /// The cluster's id.
@@ -125,13 +141,26 @@ impl Scheduler {
             let request = request.clone();
             async move {
                 match previous {
-                    false => client.get_region(request).await,
-                    true => client.get_prev_region(request).await,
+                    false => headed(client.get_region(request).await),
+                    true => headed(client.get_prev_region(request).await),
                 }
             }
         };
         let answer = self.ask(question).await?;
-        check(answer.header)?;
+        Ok(answer.region.map(|region| (region, answer.leader)))
+    }
+
+    /// A region by its id.
+    pub(crate) async fn region_by_id(&self, id: RegionId) -> std::result::Result<Located, String> {
+        let request = GetRegionByIdRequest {
+            header: self.header(),
+            region_id: id.get(),
+            need_buckets: false,
+        };
+        let question = |mut client: PdClient<Channel>| async move {
+            headed(client.get_region_by_id(request).await)
+        };
+        let answer = self.ask(question).await?;
         Ok(answer.region.map(|region| (region, answer.leader)))
     }
 
@@ -139,9 +168,8 @@ impl Scheduler {
     pub(crate) async fn alloc_id(&self) -> std::result::Result<u64, String> {
         let request = AllocIdRequest { header: self.header() };
         let question =
-            |mut client: PdClient<Channel>| async move { client.alloc_id(request).await };
+            |mut client: PdClient<Channel>| async move { headed(client.alloc_id(request).await) };
         let answer = self.ask(question).await?;
-        check(answer.header)?;
         match answer.id {
             0 => Err("the scheduler gave out id 0".to_owned()),
             id => Ok(id),
@@ -152,33 +180,57 @@ impl Scheduler {
     pub(crate) async fn store(&self, id: StoreId) -> std::result::Result<Option<Store>, String> {
         let request = GetStoreRequest { header: self.header(), store_id: id.get() };
         let question =
-            |mut client: PdClient<Channel>| async move { client.get_store(request).await };
+            |mut client: PdClient<Channel>| async move { headed(client.get_store(request).await) };
         let answer = self.ask(question).await?;
-        check(answer.header)?;
         Ok(answer.store)
     }
 
     /// Every store that has not been removed.
     pub(crate) async fn stores(&self) -> std::result::Result<Vec<Store>, String> {
         let request = GetAllStoresRequest { header: self.header(), exclude_tombstone_stores: true };
-        let question =
-            |mut client: PdClient<Channel>| async move { client.get_all_stores(request).await };
+        let question = |mut client: PdClient<Channel>| async move {
+            headed(client.get_all_stores(request).await)
+        };
         let answer = self.ask(question).await?;
-        check(answer.header)?;
         Ok(answer.stores)
     }
 
-    /// Every region with its leader, in key order.
-    pub(crate) async fn regions(&self) -> std::result::Result<Vec<(Region, Option<Peer>)>, String> {
-        let request = ScanRegionsRequest { header: self.header(), ..Default::default() };
-        let question = |mut client: PdClient<Channel>| {
-            let request = request.clone();
-            async move { client.scan_regions(request).await }
+    /// Regions with their leaders, in key order: at most `limit` of those wanted, from the first one on.
+    pub(crate) async fn regions(
+        &self,
+        wanted: &Wanted,
+        limit: u32,
+    ) -> std::result::Result<Vec<(Region, Option<Peer>)>, String> {
+        let request = ScanRegionsRequest {
+            header: self.header(),
+            start_key: wanted.from.clone(),
+            limit: i32::try_from(limit).unwrap_or(i32::MAX),
+            end_key: wanted.to.clone(),
         };
-        let answer = self.ask(question).await?;
-        check(answer.header)?;
-        let regions = answer.regions.into_iter();
-        Ok(regions.filter_map(|r| r.region.map(|region| (region, r.leader))).collect())
+        let question = |client: PdClient<Channel>| {
+            let request = request.clone();
+            let mut client = client.max_decoding_message_size(ANSWER_BYTES_MAX);
+            async move { headed(client.scan_regions(request).await) }
+        };
+        Ok(scanned(self.ask(question).await?))
+    }
+
+    /// Every region with its leader, in key order.
+    pub(crate) async fn all_regions(
+        &self,
+    ) -> std::result::Result<Vec<(Region, Option<Peer>)>, String> {
+        let mut all: Vec<(Region, Option<Peer>)> = Vec::new();
+        let mut wanted = Wanted { from: Bytes::new(), to: Bytes::new() };
+        loop {
+            let page = self.regions(&wanted, PAGE_REGIONS).await?;
+            let end = page.last().map_or_else(Bytes::new, |(region, _)| region.end_key.clone());
+            all.extend(page);
+            // An end that does not move on would be asked for for ever.
+            if end.is_empty() || end <= wanted.from {
+                return Ok(all);
+            }
+            wanted.from = end;
+        }
     }
 
     /// The members, and which of them leads.
@@ -186,20 +238,41 @@ impl Scheduler {
         &self,
     ) -> std::result::Result<(Vec<Member>, Option<Member>), String> {
         let request = GetMembersRequest { header: self.header() };
-        let question =
-            |mut client: PdClient<Channel>| async move { client.get_members(request).await };
+        let question = |mut client: PdClient<Channel>| async move {
+            headed(client.get_members(request).await)
+        };
         let answer = self.ask(question).await?;
-        check(answer.header)?;
         Ok((answer.members, answer.leader))
     }
 
-    /// Asks one endpoint after the other. The one that answers moves to the front.
+    /// Asks one endpoint after the other, and once more after a look at who leads. The one that answers moves to the front.
     async fn ask<R, F>(
         &self,
         question: impl Fn(PdClient<Channel>) -> F,
     ) -> std::result::Result<R, String>
     where
-        F: Future<Output = std::result::Result<Response<R>, Status>>,
+        F: Future<Output = std::result::Result<R, Failure>>,
+    {
+        let first = match self.ask_each(&question).await {
+            Ok(answer) => return answer,
+            Err(failures) => failures,
+        };
+        if !self.look_around().await {
+            return Err(format!("scheduler: {first}"));
+        }
+        match self.ask_each(&question).await {
+            Ok(answer) => answer,
+            Err(failures) => Err(format!("scheduler: {failures}")),
+        }
+    }
+
+    /// The first answer, be it an error, or else why nobody answers.
+    async fn ask_each<R, F>(
+        &self,
+        question: &impl Fn(PdClient<Channel>) -> F,
+    ) -> std::result::Result<std::result::Result<R, String>, String>
+    where
+        F: Future<Output = std::result::Result<R, Failure>>,
     {
         let order = self.state.lock().order.clone();
         let mut failures = Vec::new();
@@ -208,18 +281,34 @@ impl Scheduler {
                 Ok(channel) => self.answer(endpoint, question(PdClient::new(channel))).await,
                 Err(reason) => Err(Failure::Away(reason)),
             };
-            match answer {
-                Ok(answer) => {
-                    if turn > 0 {
-                        self.prefer(endpoint);
-                    }
-                    return Ok(answer);
+            let answer = match answer {
+                Ok(answer) => Ok(answer),
+                Err(Failure::Answered(reason)) => Err(reason),
+                Err(Failure::Away(reason)) => {
+                    failures.push(reason);
+                    continue;
                 }
-                Err(Failure::Answered(reason)) => return Err(reason),
-                Err(Failure::Away(reason)) => failures.push(reason),
+            };
+            if turn > 0 {
+                self.prefer(endpoint);
+            }
+            return Ok(answer);
+        }
+        Err(failures.join("; "))
+    }
+
+    /// Asks the members who they are; whether one of them knows a leader.
+    async fn look_around(&self) -> bool {
+        let order = self.state.lock().order.clone();
+        let answers = join_all(order.iter().map(|endpoint| members_of(endpoint))).await;
+        for (members, _) in answers.into_iter().flatten() {
+            let ours = members.header.as_ref().is_some_and(|h| h.cluster_id == self.cluster_id);
+            if ours && members.leader.is_some() {
+                self.state.lock().add(addresses(&members));
+                return true;
             }
         }
-        Err(format!("scheduler: {}", failures.join("; ")))
+        false
     }
 
     async fn channel(&self, endpoint: &str) -> std::result::Result<Channel, String> {
@@ -235,22 +324,15 @@ impl Scheduler {
     async fn answer<R>(
         &self,
         endpoint: &str,
-        question: impl Future<Output = std::result::Result<Response<R>, Status>>,
+        question: impl Future<Output = std::result::Result<R, Failure>>,
     ) -> std::result::Result<R, Failure> {
-        let away = |reason| {
-            self.state.lock().channels.remove(endpoint);
-            Failure::Away(format!("{endpoint}: {reason}"))
+        let reason = match tokio::time::timeout(ASK_TIMEOUT, question).await {
+            Ok(Err(Failure::Away(reason))) => reason,
+            Ok(answered) => return answered,
+            Err(_) => format!("no answer within {ASK_TIMEOUT:?}"),
         };
-        match tokio::time::timeout(ASK_TIMEOUT, question).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => match status.code() {
-                tonic::Code::InvalidArgument | tonic::Code::Unimplemented => {
-                    Err(Failure::Answered(describe(&status)))
-                }
-                _ => Err(away(describe(&status))),
-            },
-            Err(_) => Err(away(format!("no answer within {ASK_TIMEOUT:?}"))),
-        }
+        self.state.lock().channels.remove(endpoint);
+        Err(Failure::Away(format!("{endpoint}: {reason}")))
     }
 
     fn prefer(&self, endpoint: &str) {
@@ -273,12 +355,67 @@ async fn members_of(endpoint: &str) -> std::result::Result<(GetMembersResponse, 
     }
 }
 
-fn check(header: Option<ResponseHeader>) -> std::result::Result<(), String> {
-    match header.and_then(|header| header.error) {
-        Some(error) if error.message.is_empty() => Err(format!("{:?}", error.r#type())),
-        Some(error) => Err(error.message),
-        None => Ok(()),
+/// An answer with a header, which may say that it is none.
+trait Headed {
+    fn header(&self) -> Option<&ResponseHeader>;
+}
+
+macro_rules! headed {
+    ($($response:path),+ $(,)?) => {
+        $(impl Headed for $response {
+            fn header(&self) -> Option<&ResponseHeader> {
+                self.header.as_ref()
+            }
+        })+
+    };
+}
+
+headed!(
+    proto::pdpb::AllocIdResponse,
+    proto::pdpb::GetAllStoresResponse,
+    GetMembersResponse,
+    proto::pdpb::GetRegionResponse,
+    proto::pdpb::GetStoreResponse,
+    ScanRegionsResponse,
+);
+
+fn headed<R: Headed>(
+    answer: std::result::Result<Response<R>, Status>,
+) -> std::result::Result<R, Failure> {
+    let answer = answer.map_err(|status| match status.code() {
+        Code::InvalidArgument | Code::Unimplemented | Code::NotFound => {
+            Failure::Answered(describe(&status))
+        }
+        _ => Failure::Away(describe(&status)),
+    })?;
+    let answer = answer.into_inner();
+    let Some(error) = answer.header().and_then(|header| header.error.as_ref()) else {
+        return Ok(answer);
+    };
+    Err(match &error.message[..] {
+        "" => Failure::Answered(format!("{:?}", error.r#type())),
+        message if message.contains(NOT_LEADER) => Failure::Away(message.to_owned()),
+        message => Failure::Answered(message.to_owned()),
+    })
+}
+
+/// How a member that does not lead says so, where it answers at all.
+const NOT_LEADER: &str = "not the leader";
+
+/// The newer field, or else the two older ones.
+fn scanned(answer: ScanRegionsResponse) -> Vec<(Region, Option<Peer>)> {
+    let ScanRegionsResponse { header: _, region_metas, leaders, regions } = answer;
+    if regions.is_empty() {
+        let known = leaders.into_iter().map(|leader| (leader.id != 0).then_some(leader));
+        return region_metas.into_iter().zip(known.chain(std::iter::repeat(None))).collect();
     }
+    regions.into_iter().filter_map(|r| r.region.map(|region| (region, r.leader))).collect()
+}
+
+/// Where the members listen, the leader first.
+fn addresses(members: &GetMembersResponse) -> Vec<String> {
+    let leader_first = members.leader.iter().chain(&members.members);
+    leader_first.flat_map(|member| &member.client_urls).map(|url| host_port(url)).collect()
 }
 
 /// `http://host:port/` as host:port.
@@ -288,12 +425,5 @@ fn host_port(url: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_and_addresses_name_the_same_endpoint() {
-        assert_eq!(host_port("http://127.0.0.1:2379/"), "127.0.0.1:2379");
-        assert_eq!(host_port("127.0.0.1:2379"), "127.0.0.1:2379");
-    }
-}
+#[path = "scheduler/tests.rs"]
+mod tests;

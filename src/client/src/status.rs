@@ -118,7 +118,7 @@ impl Client {
         let scheduler = &self.driver.scheduler;
         let (members, leader) = scheduler.members().await.map_err(Error::Unreachable)?;
         let stores = scheduler.stores().await.map_err(Error::Unreachable)?;
-        let regions = scheduler.regions().await.map_err(Error::Unreachable)?;
+        let regions = scheduler.all_regions().await.map_err(Error::Unreachable)?;
         let stores = join_all(stores.into_iter().map(ask_store)).await;
         let regions = regions.into_iter().map(|region| region_row(region, &stores)).collect();
         let leader_id = leader.map(|leader| leader.member_id);

@@ -4,129 +4,31 @@
 //! method, then polls again. The driver is the gRPC half of this crate, or a simulator.
 //!
 //! Life of a write: poll → `Ask(Region)` (only if the cache does not know) → poll → `Ask(ClientIds)`, `Send(OpenSession)`
-//! (only if no session is idle) → poll → `Send(Write, session)` → `on_attempt(Ok)` → poll → `Done`.
+//! (only if no idle lane is known to the region) → poll → `Send(Write, session)` → `on_attempt(Ok)` → poll → `Done`.
 //!
-//! Invariants: 1. a write that has an ambiguous attempt behind it is only ever repeated under the same session of the same
-//! region; if that cannot be, it ends as `Undetermined`. 2. A plain write is never repeated after an ambiguous attempt. 3. A
-//! session goes back to the pool only when all attempts under its sequence are known. 4. Nothing is sent twice without a
-//! wait in between, but for a bounded number of hints.
+//! Invariants: 1. a write that has an ambiguous attempt behind it is only ever repeated under the same lane and sequence,
+//! and never opens the lane anew; it follows its keys from region to region as long as they stay together, and otherwise ends
+//! as `Undetermined`. 2. A plain write is never repeated after an ambiguous attempt. 3. A lane goes back to the pool only
+//! when all attempts under its sequence are known, and then never uses that sequence again. 4. Nothing is sent twice
+//! without a wait in between, but for a bounded number of hints.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::ids::{RegionId, StoreId};
-use proto::metapb::{Peer, PeerRole, Region, RegionEpoch};
+use proto::metapb::{Peer, Region, RegionEpoch};
 
-use super::backoff::{Backoff, Jitter};
-use super::cache::RegionCache;
+use super::backoff::Backoff;
 use super::classify::{Action, Effect, classify};
+use super::lane::Lane;
 use super::request::{Anchor, Attempt, Body, Reply, Request, Send};
-use super::session::{Session, SessionPool};
+use super::state::{Core, Settings, WriteMode};
 use super::time::Instant;
 use crate::error::{Error, Result};
 
 /// Attempts without a wait in between, after answers that say better where to go.
 const HINTS_MAX: u32 = 3;
-
-/// Times and limits of calls.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// A call gives up after this.
-    pub budget: Duration,
-    /// An attempt that may be repeated gives up after this.
-    pub attempt_timeout: Duration,
-    /// The first wait between attempts.
-    pub backoff_min: Duration,
-    /// The longest wait between attempts.
-    pub backoff_max: Duration,
-    /// How long a store that did not answer is avoided where another may do.
-    pub suspicion: Duration,
-    /// Whether a retried write can be applied twice.
-    pub write_mode: WriteMode,
-}
-
-/// What retries mean for a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteMode {
-    /// Writes go under a session: retried as long as needed, applied once.
-    ExactlyOnce,
-    /// Writes go without a session: never repeated once they may have been applied, so a lost answer is `Undetermined`.
-    Plain,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            budget: Duration::from_secs(10),
-            attempt_timeout: Duration::from_secs(2),
-            backoff_min: Duration::from_millis(4),
-            backoff_max: Duration::from_millis(100),
-            suspicion: Duration::from_millis(300),
-            write_mode: WriteMode::ExactlyOnce,
-        }
-    }
-}
-
-/// What all calls of a client share.
-#[derive(Debug)]
-pub struct Core {
-    /// Known regions.
-    pub regions: RegionCache,
-    /// Open sessions.
-    pub sessions: SessionPool,
-    /// Times and limits.
-    pub settings: Settings,
-    suspects: Suspects,
-    jitter: Jitter,
-}
-
-impl Core {
-    /// An empty core; `seed` decides the jitter of the waits.
-    pub fn new(settings: Settings, seed: u64) -> Self {
-        Core {
-            regions: RegionCache::default(),
-            sessions: SessionPool::default(),
-            settings,
-            suspects: Suspects::default(),
-            jitter: Jitter::new(seed),
-        }
-    }
-}
-
-impl Core {
-    /// The next wait of `backoff`, with the core's jitter.
-    pub fn delay(&mut self, backoff: &mut Backoff) -> Duration {
-        backoff.delay(&mut self.jitter)
-    }
-}
-
-/// Stores that did not answer lately, and until when each is avoided.
-#[derive(Debug, Default)]
-struct Suspects(BTreeMap<StoreId, Instant>);
-
-impl Suspects {
-    fn holds(&self, peer: &Peer, now: Instant) -> bool {
-        self.0.get(&StoreId::from(peer.store_id)).is_some_and(|until| now < *until)
-    }
-
-    /// The believed leader, or else the voters in turn, those that answered lately first.
-    fn choose(&self, peers: &[Peer], leader: Option<Peer>, turn: usize, now: Instant) -> Peer {
-        if let Some(leader) = leader
-            && !self.holds(&leader, now)
-        {
-            return leader;
-        }
-        let is_candidate =
-            |peer: &&Peer| peer.role != PeerRole::Learner as i32 && !self.holds(peer, now);
-        match peers.iter().filter(is_candidate).count() {
-            0 => peers[turn % peers.len()],
-            n => *peers.iter().filter(is_candidate).nth(turn % n).expect("counted"),
-        }
-    }
-}
 
 /// What the driver does next.
 #[derive(Debug, PartialEq)]
@@ -163,8 +65,11 @@ pub struct Call {
     wait_until: Option<Instant>,
     hints: u32,
     turn: usize,
-    session: Option<Session>,
-    opening: Option<(RegionId, u64)>,
+    lane: Option<Lane>,
+    /// Where the lane is being opened.
+    opening: Option<RegionId>,
+    /// Where the lane's sequence was sent to last.
+    used_in: Option<RegionId>,
     sent: Option<(RegionId, Peer)>,
     ambiguous: Option<String>,
     reached: bool,
@@ -186,8 +91,9 @@ impl Call {
             wait_until: None,
             hints: 0,
             turn: 0,
-            session: None,
+            lane: None,
             opening: None,
+            used_in: None,
             sent: None,
             ambiguous: None,
             reached: false,
@@ -229,24 +135,16 @@ impl Call {
         if route.wants_refresh(now) {
             return Step::Ask(Question::Region(anchor));
         }
-        let region = route.id();
-        let moved = self.session.as_ref().is_some_and(|session| session.region != region);
-        let fits = self.request.fits(route);
-        if let Some(reason) = &self.ambiguous
-            && (moved || !fits)
-        {
-            let outcome =
-                Error::Undetermined(format!("{reason}; then the region was split or merged"));
-            return Step::Done(Err(outcome));
+        if self.request.fits(route) {
+            return self.address(core, anchor, now);
         }
-        if moved {
-            core.sessions.put_back(self.session.take().expect("checked above"));
+        if let Some(reason) = self.ambiguous.take() {
+            self.retire_lane(core);
+            let outcome = format!("{reason}; then the region was split between the keys");
+            return Step::Done(Err(Error::Undetermined(outcome)));
         }
-        if !fits {
-            self.give_back_session(core);
-            return Step::Regroup;
-        }
-        self.address(core, anchor, now)
+        self.give_back_lane(core);
+        Step::Regroup
     }
 
     /// Sends to a peer of the region, which is known.
@@ -255,27 +153,44 @@ impl Call {
         let route = anchor.locate(regions).expect("located by the caller");
         let (region, epoch) = (route.id(), route.epoch);
         let peer = suspects.choose(&route.region.peers, route.leader, self.turn, now);
-
-        if self.request.is_write() && self.mode == WriteMode::ExactlyOnce && self.session.is_none()
-        {
-            self.session = core.sessions.take(region);
-        }
-        let body = match (&self.session, self.mode) {
-            (Some(session), _) => self.body(Some((session.client_id, session.next_sequence))),
-            (None, WriteMode::ExactlyOnce) if self.request.is_write() => {
-                if self.opening.is_none_or(|(opened_in, _)| opened_in != region) {
-                    let Some(client_id) = core.sessions.next_client_id() else {
-                        return Step::Ask(Question::ClientIds);
-                    };
-                    self.opening = Some((region, client_id));
-                }
-                let (_, client_id) = self.opening.expect("set above");
-                Body::OpenSession { client_id }
+        let body = if !self.request.is_write() || self.mode == WriteMode::Plain {
+            self.body(None)
+        } else {
+            if !self.has_lane_for(core, region) {
+                return Step::Ask(Question::ClientIds);
             }
-            (None, _) => self.body(None),
+            self.body_in_lane(core, region)
         };
         let timeout = self.attempt_timeout(core, &body, now);
         self.dispatch(region, epoch, peer, body, timeout)
+    }
+
+    /// Picks a lane for the region, or keeps the one that it has to be. False: there is none without a new id.
+    fn has_lane_for(&mut self, core: &mut Core, region: RegionId) -> bool {
+        if let Some(lane) = &self.lane {
+            let fits = self.ambiguous.is_some()
+                || self.opening == Some(region)
+                || core.lanes.is_known(lane.client_id, region);
+            if fits {
+                return true;
+            }
+            // The keys lie in another region by now.
+            self.give_back_lane(core);
+        }
+        self.lane = core.lanes.take(region).or_else(|| core.lanes.take_for_opening());
+        self.lane.is_some()
+    }
+
+    fn body_in_lane(&mut self, core: &Core, region: RegionId) -> Body {
+        let lane = self.lane.as_ref().expect("picked by the caller");
+        let (client_id, sequence) = (lane.client_id, lane.next_sequence);
+        // Whatever became of the first attempt, the region that holds the keys now knows the lane, or has forgotten it.
+        if self.ambiguous.is_some() || core.lanes.is_known(client_id, region) {
+            self.used_in = Some(region);
+            return self.body(Some((client_id, sequence)));
+        }
+        self.opening = Some(region);
+        Body::OpenSession { client_id }
     }
 
     fn body(&self, session: Option<(u64, u64)>) -> Body {
@@ -313,7 +228,7 @@ impl Call {
         match answer {
             Ok(Some((region, leader))) => {
                 self.reached = true;
-                core.regions.insert(region, leader);
+                core.adopt([(region, leader)]);
                 if self.request.anchor().locate(&mut core.regions).is_none() {
                     self.wait(core, now, "the scheduler's regions do not cover the key");
                 }
@@ -335,10 +250,10 @@ impl Call {
         &mut self,
         core: &mut Core,
         now: Instant,
-        answer: std::result::Result<Range<u64>, String>,
+        answer: std::result::Result<Vec<u64>, String>,
     ) {
         match answer {
-            Ok(ids) if !ids.is_empty() => core.sessions.add_client_ids(ids),
+            Ok(ids) if !ids.is_empty() => core.lanes.add_client_ids(ids),
             Ok(_) => self.wait(core, now, "the scheduler gave out no ids"),
             Err(reason) => self.wait(core, now, reason),
         }
@@ -350,7 +265,7 @@ impl Call {
         let store = StoreId::from(peer.store_id);
         if !matches!(attempt, Attempt::Lost { .. }) {
             self.reached = true;
-            core.suspects.0.remove(&store);
+            core.suspects.remove(store);
         }
         match attempt {
             Attempt::Ok(reply) => {
@@ -360,24 +275,24 @@ impl Call {
             Attempt::RegionError(error) => {
                 let verdict = classify(*error);
                 self.last_failure = verdict.reason.clone().into();
-                if verdict.effect == Effect::Ambiguous && self.lose_track(&verdict.reason) {
+                if verdict.effect == Effect::Ambiguous && self.lose_track(core, &verdict.reason) {
                     return;
                 }
                 self.act(core, now, (region, store), verdict.action);
             }
             Attempt::SessionExpired => self.on_session_expired(core, now, region),
             Attempt::StaleSequence => {
-                self.session = None;
+                self.retire_lane(core);
                 let reason = "the region has seen a later write of the session";
                 self.finish(Err(Error::Undetermined(reason.to_owned())));
             }
             Attempt::Refused(reason) => self.refuse(core, reason),
             Attempt::Lost { sent, reason } => {
-                core.suspects.0.insert(store, now + core.settings.suspicion);
+                core.suspects.add(store, now + core.settings.suspicion);
                 core.regions.unset_leader(region, store);
                 core.regions.doubt(region);
                 self.last_failure = format!("store {store}: {reason}").into();
-                if sent && self.lose_track(&reason) {
+                if sent && self.lose_track(core, &reason) {
                     return;
                 }
                 self.wait_at_least(core, now, Duration::ZERO);
@@ -386,30 +301,25 @@ impl Call {
     }
 
     fn on_success(&mut self, core: &mut Core, region: RegionId, reply: Reply) {
-        if let Some((opened_in, client_id)) = self.opening.take() {
-            assert_eq!(opened_in, region, "a session was opened in another region");
-            self.session = Some(Session { region, client_id, next_sequence: 1 });
+        if let Some(opened_in) = self.opening.take() {
+            assert_eq!(opened_in, region, "a lane was opened in another region");
+            let lane = self.lane.as_ref().expect("an opening is of a lane");
+            core.lanes.opened(lane.client_id, region);
             self.backoff.reset();
             return;
         }
-        if let Some(session) = &mut self.session {
-            session.next_sequence += 1;
-        }
         self.ambiguous = None;
-        self.give_back_session(core);
+        self.give_back_lane(core);
         self.finish(Ok(reply));
     }
 
     fn on_session_expired(&mut self, core: &mut Core, now: Instant, region: RegionId) {
-        self.session = None;
-        core.sessions.forget(region);
+        self.retire_lane(core);
+        core.lanes.retire_all_at(region);
         match self.ambiguous.take() {
             Some(reason) => {
                 let reason = format!("{reason}; then the session expired");
                 self.finish(Err(Error::Undetermined(reason)));
-            }
-            None if self.opening.take().is_some() => {
-                self.wait(core, now, "the session was not opened")
             }
             None => {
                 self.last_failure = "the session expired".into();
@@ -421,21 +331,25 @@ impl Call {
     fn refuse(&mut self, core: &mut Core, reason: String) {
         match self.ambiguous.take() {
             Some(first) => {
-                self.session = None;
+                self.retire_lane(core);
                 self.finish(Err(Error::Undetermined(format!("{first}; then: {reason}"))));
             }
             None => {
-                self.give_back_session(core);
+                self.give_back_lane(core);
                 self.finish(Err(Error::Refused(reason)));
             }
         }
     }
 
     /// An attempt may have been applied. True if the call ends with that.
-    fn lose_track(&mut self, reason: &str) -> bool {
-        // An opening that got lost may arrive late and wake up a session that the region has forgotten, and with it
-        // copies of its writes. So an id is in use only if its one opening was answered.
-        if self.opening.take().is_some() || !self.request.is_write() {
+    fn lose_track(&mut self, core: &mut Core, reason: &str) -> bool {
+        // An opening that got lost may arrive late and wake up a lane that the region has forgotten, and with it copies of
+        // its writes. So that lane goes nowhere any more.
+        if self.opening.is_some() {
+            self.retire_lane(core);
+            return false;
+        }
+        if !self.request.is_write() {
             return false;
         }
         if self.mode == WriteMode::Plain {
@@ -472,8 +386,7 @@ impl Call {
                 self.wait_at_least(core, now, Duration::ZERO);
             }
             Action::AdoptRegions(regions) => {
-                let adopted = regions.into_iter().filter(|r| core.regions.insert(r.clone(), None));
-                if adopted.count() == 0 {
+                if core.adopt(regions.into_iter().map(|region| (region, None))) == 0 {
                     core.regions.doubt(region);
                 }
                 self.retry_soon(core, now);
@@ -513,12 +426,12 @@ impl Call {
     fn expire(&mut self, core: &mut Core) {
         let last = std::mem::take(&mut self.last_failure).into_owned();
         if let Some(reason) = self.ambiguous.take() {
-            self.session = None;
+            self.retire_lane(core);
             let reason = format!("{reason}; no answer within {:?}", self.budget);
             self.finish(Err(Error::Undetermined(reason)));
             return;
         }
-        self.give_back_session(core);
+        self.give_back_lane(core);
         let error = match self.reached {
             true => Error::Timeout { budget: self.budget, last },
             false => Error::Unreachable(last),
@@ -526,10 +439,26 @@ impl Call {
         self.finish(Err(error));
     }
 
-    fn give_back_session(&mut self, core: &mut Core) {
-        assert!(self.ambiguous.is_none(), "a session with an open question went back");
-        if let Some(session) = self.session.take() {
-            core.sessions.put_back(session);
+    /// Nobody waits for the call any more.
+    pub fn abandon(&mut self, core: &mut Core) {
+        self.retire_lane(core);
+    }
+
+    fn give_back_lane(&mut self, core: &mut Core) {
+        assert!(self.ambiguous.is_none(), "a lane with an open question went back");
+        self.opening = None;
+        let used_in = self.used_in.take();
+        if let Some(mut lane) = self.lane.take() {
+            // Used up even if it was refused: the region may keep the refusal as the answer to it.
+            lane.next_sequence += u64::from(used_in.is_some());
+            core.lanes.put_back(lane, used_in);
+        }
+    }
+
+    fn retire_lane(&mut self, core: &mut Core) {
+        (self.opening, self.used_in) = (None, None);
+        if let Some(lane) = self.lane.take() {
+            core.lanes.retire(lane.client_id);
         }
     }
 

@@ -106,6 +106,9 @@ pub fn classify(error: errorpb::Error) -> Verdict {
             format!("the request is too large for one log entry ({} bytes)", large.entry_size);
         return verdict(Action::Fail, &name);
     }
+    if proposal_in_merging_mode.is_some() {
+        return verdict(Action::Wait(Duration::ZERO), "the region is being merged");
+    }
     if disk_full.is_some() {
         return verdict(Action::Wait(Duration::ZERO), "the store's disk is full");
     }
@@ -117,7 +120,6 @@ pub fn classify(error: errorpb::Error) -> Verdict {
     }
     if max_timestamp_not_synced.is_some()
         || read_index_not_ready.is_some()
-        || proposal_in_merging_mode.is_some()
         || data_is_not_ready.is_some()
         || region_not_initialized.is_some()
     {

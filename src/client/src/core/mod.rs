@@ -2,7 +2,7 @@
 //! runs the same code that talks to real stores.
 //!
 //! Vocabulary: a [`Call`] is one request to one region until it has an outcome; an *attempt* is one message to one store; a
-//! *route* is a region and its believed leader; a write is *ambiguous* once an attempt may have been applied.
+//! *route* is a region and its believed leader; a *lane* is a client id with one write in flight; a write is *ambiguous* once an attempt may have been applied.
 //!
 //! Invariants: see [`call`] (what may be repeated) and [`cache`] (what may be believed).
 //!
@@ -14,12 +14,14 @@ pub mod batch;
 pub mod cache;
 pub mod call;
 pub mod classify;
+pub mod lane;
 pub mod request;
 pub mod scan;
-pub mod session;
+pub mod state;
 pub mod time;
 pub mod wire;
 
-pub use call::{Call, Core, Question, Settings, Step, WriteMode};
-pub use request::{Anchor, Attempt, Body, Mutation, Page, Pair, Reply, Request, Send};
+pub use call::{Call, Question, Step};
+pub use request::{Anchor, Attempt, Body, Mutation, Page, Pair, Reply, Request, Send, Wanted};
+pub use state::{Core, Settings, WriteMode};
 pub use time::Instant;

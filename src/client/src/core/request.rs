@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use proto::errorpb;
 use proto::ids::RegionId;
 use proto::metapb::{Peer, RegionEpoch};
@@ -113,6 +113,23 @@ pub enum Anchor {
     At(Bytes),
     /// In the region that holds the keys just below this one; empty is +inf.
     Before(Bytes),
+}
+
+/// Regions that have to be learned: those that share a key with [from, to), at least the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its region is wanted in any case.
+    pub from: Bytes,
+    /// Empty is +inf.
+    pub to: Bytes,
+}
+
+/// The smallest key above `key`.
+pub fn successor(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
 }
 
 impl Anchor {

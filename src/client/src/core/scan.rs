@@ -4,10 +4,10 @@
 //! boundary. A store may cut an answer that would be too large, after at least one pair, or refuse it; so only an empty page
 //! ends a region, and a refused page shrinks.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::cache::RegionCache;
-use super::request::{Anchor, Page, Pair};
+use super::request::{Anchor, Page, Pair, Wanted, successor};
 
 /// Pairs asked for at first; the number adapts to the size of what comes back.
 const PAGE_PAIRS_FIRST: u32 = 256;
@@ -35,10 +35,19 @@ pub struct Scan {
 pub enum Next {
     /// Ask for this page, then `on_page`.
     Page(Page),
-    /// The region there is not known.
-    Missing(Anchor),
+    /// The regions there are not known.
+    Missing(Missing),
     /// Nothing: the range or the limit is used up.
     Finished,
+}
+
+/// What a scan has to learn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Upwards: these, as many as the scheduler tells at once.
+    Ahead(Wanted),
+    /// Downwards: the region just below this key; the scheduler knows no way to tell more at once.
+    Below(Bytes),
 }
 
 impl Scan {
@@ -77,7 +86,12 @@ impl Scan {
             false => Anchor::At(self.start.clone()),
             true => Anchor::Before(self.end.clone()),
         };
-        let Some(route) = anchor.locate(regions) else { return Next::Missing(anchor) };
+        let Some(route) = anchor.locate(regions) else {
+            return Next::Missing(match anchor {
+                Anchor::At(from) => Missing::Ahead(Wanted { from, to: self.end.clone() }),
+                Anchor::Before(end) => Missing::Below(end),
+            });
+        };
         let (region_start, region_end) = (&route.region.start_key, &route.region.end_key);
         let beyond = !region_end.is_empty() && (self.end.is_empty() || *region_end < self.end);
         let remaining = u32::try_from(self.remaining.unwrap_or(u64::MAX)).unwrap_or(u32::MAX);
@@ -128,14 +142,6 @@ impl Scan {
         self.page_pairs = (page.limit / 2).max(1);
         page.limit > 1
     }
-}
-
-/// The smallest key above `key`.
-fn successor(key: &[u8]) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 /// The range of all keys that begin with `prefix`: [prefix, end), an empty end being +inf.

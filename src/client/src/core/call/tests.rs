@@ -1,9 +1,13 @@
 //! Calls against hand-made answers, and against a model of regions that fail in every way the wire allows: answers lost before
 //! or after the write took effect, requests that arrive late, leaders that move, sessions that are forgotten.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use proto::errorpb;
 
+use super::super::backoff::Jitter;
+use super::super::lane::LanePool;
 use super::super::request::Mutation;
 use super::*;
 
@@ -34,8 +38,38 @@ fn get() -> Arc<Request> {
 fn core(write_mode: WriteMode) -> Core {
     let mut core = Core::new(Settings { write_mode, ..Settings::default() }, 1);
     core.regions.insert(region(1, "", "", 1), Some(peer(1)));
-    core.sessions.add_client_ids(100..200);
+    core.lanes.add_client_ids(100..200);
     core
+}
+
+/// A lane that region 1 knows, of id 7, whose next write is its fourth.
+fn known_lane(core: &mut Core) {
+    core.lanes = LanePool::default();
+    core.lanes.add_client_ids([7]);
+    let lane = core.lanes.take_for_opening().expect("an id is there");
+    core.lanes.opened(7, RegionId::from(1));
+    core.lanes.put_back(Lane { next_sequence: 4, ..lane }, Some(RegionId::from(1)));
+    core.lanes.add_client_ids(100..200);
+}
+
+fn session(send: &Send) -> Option<(u64, u64)> {
+    match send.body {
+        Body::Request { session, .. } => session,
+        Body::OpenSession { client_id } => panic!("an opening of {client_id}"),
+    }
+}
+
+fn opened(send: &Send) -> u64 {
+    match send.body {
+        Body::OpenSession { client_id } => client_id,
+        ref other => panic!("expected an opening, got {other:?}"),
+    }
+}
+
+fn epoch_not_match(current_regions: Vec<Region>) -> Attempt {
+    let epoch = errorpb::EpochNotMatch { current_regions };
+    let error = errorpb::Error { epoch_not_match: Some(epoch), ..Default::default() };
+    Attempt::RegionError(Box::new(error))
 }
 
 fn sent(step: Step) -> Send {
@@ -153,18 +187,19 @@ fn an_exactly_once_write_is_repeated_under_its_session() {
 fn an_expired_session_is_replaced_only_if_nothing_was_lost_before() {
     let mut core = core(WriteMode::ExactlyOnce);
     let mut now = Instant(0);
-    core.sessions.put_back(Session { region: RegionId::from(1), client_id: 7, next_sequence: 4 });
+    known_lane(&mut core);
     let mut call = Call::new(put(), &core.settings, now);
-    next_send(&mut call, &mut core, &mut now);
+    assert_eq!(session(&next_send(&mut call, &mut core, &mut now)), Some((7, 4)));
     call.on_attempt(&mut core, now, Attempt::SessionExpired);
-    let open = next_send(&mut call, &mut core, &mut now);
-    assert!(matches!(open.body, Body::OpenSession { client_id: 100 }));
+    assert_eq!(opened(&next_send(&mut call, &mut core, &mut now)), 100, "7 never wakes up again");
     call.on_attempt(&mut core, now, Attempt::Ok(Reply::Written));
     next_send(&mut call, &mut core, &mut now);
     call.on_attempt(&mut core, now, lost(true));
     next_send(&mut call, &mut core, &mut now);
     call.on_attempt(&mut core, now, Attempt::SessionExpired);
     assert!(matches!(call.poll(&mut core, now), Step::Done(Err(Error::Undetermined(_)))));
+    let mut next = Call::new(put(), &core.settings, now);
+    assert_eq!(opened(&next_send(&mut next, &mut core, &mut now)), 101, "nor does 100");
 }
 
 #[test]
@@ -172,33 +207,128 @@ fn a_lost_opening_costs_its_id() {
     let mut core = core(WriteMode::ExactlyOnce);
     let mut now = Instant(0);
     let mut call = Call::new(put(), &core.settings, now);
-    let opened = |send: Send| match send.body {
-        Body::OpenSession { client_id } => client_id,
-        other => panic!("expected an opening, got {other:?}"),
-    };
-    assert_eq!(opened(next_send(&mut call, &mut core, &mut now)), 100);
+    assert_eq!(opened(&next_send(&mut call, &mut core, &mut now)), 100);
     call.on_attempt(&mut core, now, not_leader(None));
-    assert_eq!(opened(next_send(&mut call, &mut core, &mut now)), 100, "certainly not opened");
+    assert_eq!(opened(&next_send(&mut call, &mut core, &mut now)), 100, "certainly not opened");
     call.on_attempt(&mut core, now, lost(true));
-    assert_eq!(opened(next_send(&mut call, &mut core, &mut now)), 101);
+    assert_eq!(opened(&next_send(&mut call, &mut core, &mut now)), 101);
 }
 
 #[test]
-fn a_split_regroups_a_write_and_keeps_its_session() {
+fn a_split_regroups_a_write_and_its_sequence_is_used_up() {
     let mut core = core(WriteMode::ExactlyOnce);
-    let now = Instant(0);
+    let mut now = Instant(0);
     let key = |key: &'static str| Mutation::Delete { key: key.into() };
-    let session = Session { region: RegionId::from(1), client_id: 7, next_sequence: 4 };
-    core.sessions.put_back(session.clone());
+    known_lane(&mut core);
     let both = Arc::new(Request::Write(vec![key("a"), key("x")]));
     let mut call = Call::new(both, &core.settings, now);
-    sent(call.poll(&mut core, now));
-    let current_regions = vec![region(9, "", "m", 2), region(1, "m", "", 2)];
-    let epoch = errorpb::EpochNotMatch { current_regions };
-    let error = errorpb::Error { epoch_not_match: Some(epoch), ..Default::default() };
-    call.on_attempt(&mut core, now, Attempt::RegionError(Box::new(error)));
+    assert_eq!(session(&sent(call.poll(&mut core, now))), Some((7, 4)));
+    let parts = vec![region(9, "", "m", 2), region(1, "m", "", 2)];
+    call.on_attempt(&mut core, now, epoch_not_match(parts));
     assert_eq!(call.poll(&mut core, now), Step::Regroup);
-    assert_eq!(core.sessions.take(RegionId::from(1)), Some(session));
+    for (part, sequence) in [("a", 5), ("x", 6)] {
+        let part = Arc::new(Request::Write(vec![key(part)]));
+        let mut call = Call::new(part, &core.settings, now);
+        let send = next_send(&mut call, &mut core, &mut now);
+        assert_eq!(session(&send), Some((7, sequence)), "both parts know the lane");
+        call.on_attempt(&mut core, now, Attempt::Ok(Reply::Written));
+        assert_eq!(call.poll(&mut core, now), Step::Done(Ok(Reply::Written)));
+    }
+}
+
+#[test]
+fn a_write_in_doubt_follows_its_key_under_the_same_sequence() {
+    let mut core = core(WriteMode::ExactlyOnce);
+    let mut now = Instant(0);
+    known_lane(&mut core);
+    let mut call = Call::new(put(), &core.settings, now);
+    next_send(&mut call, &mut core, &mut now);
+    call.on_attempt(&mut core, now, lost(true));
+    next_send(&mut call, &mut core, &mut now);
+    // The left part alone: who holds the key now is not known from this.
+    call.on_attempt(&mut core, now, epoch_not_match(vec![region(1, "", "c", 2)]));
+    let Step::Ask(Question::Region(_)) = call.poll(&mut core, now) else {
+        panic!("nobody is known to hold the key");
+    };
+    call.on_region(&mut core, now, Ok(Some((region(9, "c", "", 3), Some(peer(2))))));
+    let send = next_send(&mut call, &mut core, &mut now);
+    assert_eq!((send.region.get(), session(&send)), (9, Some((7, 4))), "no opening in between");
+    call.on_attempt(&mut core, now, Attempt::Ok(Reply::Written));
+    assert_eq!(call.poll(&mut core, now), Step::Done(Ok(Reply::Written)));
+}
+
+#[test]
+fn a_write_in_doubt_whose_keys_were_parted_stays_in_doubt() {
+    let mut core = core(WriteMode::ExactlyOnce);
+    let mut now = Instant(0);
+    known_lane(&mut core);
+    let key = |key: &'static str| Mutation::Delete { key: key.into() };
+    let both = Arc::new(Request::Write(vec![key("a"), key("x")]));
+    let mut call = Call::new(both, &core.settings, now);
+    next_send(&mut call, &mut core, &mut now);
+    call.on_attempt(&mut core, now, lost(true));
+    next_send(&mut call, &mut core, &mut now);
+    let parts = vec![region(9, "", "m", 2), region(1, "m", "", 2)];
+    call.on_attempt(&mut core, now, epoch_not_match(parts));
+    assert!(matches!(call.poll(&mut core, now), Step::Done(Err(Error::Undetermined(_)))));
+    assert_eq!(core.lanes.take(RegionId::from(1)), None, "its sequence is still in question");
+}
+
+#[test]
+fn a_refusal_uses_the_sequence_up() {
+    let mut core = core(WriteMode::ExactlyOnce);
+    let mut now = Instant(0);
+    known_lane(&mut core);
+    let mut call = Call::new(put(), &core.settings, now);
+    next_send(&mut call, &mut core, &mut now);
+    call.on_attempt(&mut core, now, Attempt::Refused("too large".to_owned()));
+    assert!(matches!(call.poll(&mut core, now), Step::Done(Err(Error::Refused(_)))));
+    let mut next = Call::new(put(), &core.settings, now);
+    let send = next_send(&mut next, &mut core, &mut now);
+    assert_eq!(session(&send), Some((7, 5)), "the region keeps the refusal as the answer to 4");
+}
+
+#[test]
+fn a_lane_is_opened_in_every_region_before_its_first_write_there() {
+    let mut core = core(WriteMode::ExactlyOnce);
+    core.adopt([(region(1, "", "g", 2), None), (region(2, "g", "", 1), Some(peer(1)))]);
+    let mut now = Instant(0);
+    let write = |core: &mut Core, now: &mut Instant| {
+        let mut call = Call::new(put(), &core.settings, *now);
+        let mut bodies = Vec::new();
+        loop {
+            match call.poll(core, *now) {
+                Step::Done(outcome) => {
+                    assert_eq!(outcome, Ok(Reply::Written));
+                    return bodies;
+                }
+                Step::Send(send) => {
+                    bodies.push((send.region.get(), send.body));
+                    call.on_attempt(core, *now, Attempt::Ok(Reply::Written));
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    };
+    let first = write(&mut core, &mut now);
+    assert!(matches!(first[..], [(2, Body::OpenSession { client_id: 100 }), (2, _)]));
+    assert_eq!(write(&mut core, &mut now).len(), 1, "known from now on");
+    // Region 1 takes over region 2 and knows what that one knew.
+    core.adopt([(region(1, "", "", 5), None)]);
+    let moved = write(&mut core, &mut now);
+    assert!(matches!(moved[..], [(1, Body::Request { session: Some((100, 3)), .. })]), "{moved:?}");
+}
+
+#[test]
+fn a_call_that_nobody_waits_for_ends_its_lane() {
+    let mut core = core(WriteMode::ExactlyOnce);
+    let mut now = Instant(0);
+    known_lane(&mut core);
+    let mut call = Call::new(put(), &core.settings, now);
+    next_send(&mut call, &mut core, &mut now);
+    call.abandon(&mut core);
+    let mut next = Call::new(put(), &core.settings, now);
+    assert_eq!(opened(&next_send(&mut next, &mut core, &mut now)), 100);
 }
 
 #[test]
@@ -214,12 +344,12 @@ fn the_budget_ends_a_call_in_its_class() {
     timeout.on_attempt(&mut core, Instant(0), not_leader(None));
     assert!(matches!(timeout.poll(&mut core, end), Step::Done(Err(Error::Timeout { .. }))));
 
-    core.sessions.put_back(Session { region: RegionId::from(1), client_id: 7, next_sequence: 4 });
+    known_lane(&mut core);
     let mut undetermined = Call::new(put(), &core.settings, Instant(0));
     sent(undetermined.poll(&mut core, Instant(0)));
     undetermined.on_attempt(&mut core, Instant(0), lost(true));
     assert!(matches!(undetermined.poll(&mut core, end), Step::Done(Err(Error::Undetermined(_)))));
-    assert_eq!(core.sessions.take(RegionId::from(1)), None, "its sequence is still in question");
+    assert_eq!(core.lanes.take(RegionId::from(1)), None, "its sequence is still in question");
 }
 
 #[test]
@@ -313,7 +443,7 @@ fn run(seed: u64, write_mode: WriteMode) -> (Result<Reply>, u32) {
     let mut dice = Jitter::new(seed);
     let mut core = core(write_mode);
     let mut model = Model { leader: dice.next_u64() % 3 + 1, ..Model::default() };
-    let mut now = Instant(0);
+    let (mut now, mut ids) = (Instant(0), 200);
     let mut call = Call::new(put(), &core.settings, now);
     let outcome = loop {
         match call.poll(&mut core, now) {
@@ -326,7 +456,10 @@ fn run(seed: u64, write_mode: WriteMode) -> (Result<Reply>, u32) {
                 let leader = peer(dice.next_u64() % 3 + 1);
                 call.on_region(&mut core, now, Ok(Some((region(1, "", "", 1), Some(leader)))));
             }
-            Step::Ask(Question::ClientIds) => call.on_client_ids(&mut core, now, Ok(200..201)),
+            Step::Ask(Question::ClientIds) => {
+                ids += 1;
+                call.on_client_ids(&mut core, now, Ok(vec![ids]));
+            }
             Step::Send(send) => {
                 now = now + Duration::from_micros(300);
                 let attempt = model.deliver(&send, &mut dice);

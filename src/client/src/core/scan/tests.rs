@@ -78,7 +78,7 @@ fn run(
     for _ in 0..10_000 {
         let page = match scan.next(cache) {
             Next::Finished => return all,
-            Next::Missing(anchor) => panic!("every region is known, yet {anchor:?} is missing"),
+            Next::Missing(which) => panic!("every region is known, yet {which:?} is missing"),
             Next::Page(page) => page,
         };
         let Some(pairs) = answer(data, &page, bytes_max, large) else {
