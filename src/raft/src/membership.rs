@@ -7,9 +7,10 @@
 
 use bytes::Bytes;
 
+use crate::conf_change::Membership;
 use crate::core::Raft;
 use crate::planted::{Bug, planted};
-use crate::{ConfChangeV2, ConfState, EntryKind, Error, LogIndex, Role, Storage};
+use crate::{ConfChangeV2, ConfState, EntryKind, Error, LogIndex, Role, Storage, Term};
 
 impl<S: Storage> Raft<S> {
     /// Appends a membership change. Returns the index it got.
@@ -53,6 +54,21 @@ impl<S: Storage> Raft<S> {
             self.review_majority();
         }
         Ok(state)
+    }
+
+    /// Begins behind (`index`, `term`) with the membership `state`, without having had either.
+    pub(crate) fn begin_at(&mut self, index: LogIndex, term: Term, state: &ConfState) {
+        assert!(self.tracker.len() == 0, "a node with a membership has begun already");
+        let membership = Membership::restore(state).expect("the driver gives a valid membership");
+        self.log.begin_at(index, term);
+        self.requested_snapshot = LogIndex(0);
+        if term > self.term {
+            self.become_follower(term, None);
+        }
+        // It may have waited for long: whoever else begins now must have the same patience.
+        self.election_elapsed_ticks = 0;
+        self.draw_election_timeout();
+        self.tracker.change(membership, index.next());
     }
 
     /// This node is no voter any more: it stops leading or campaigning.

@@ -49,6 +49,16 @@ impl<S: Storage> RawNode<S> {
         self.raft.campaign(Campaign::Timeout)
     }
 
+    /// Gives a node that has no membership and no log its beginning: everything up to `index`, whose
+    /// term was `term`, is committed and applied. Its storage says so already. Its term and its vote
+    /// stay, or the term rises to `term`.
+    ///
+    /// # Panics
+    /// If the node has a log or a membership.
+    pub fn begin_at(&mut self, index: LogIndex, term: Term, state: &ConfState) {
+        self.raft.begin_at(index, term, state);
+    }
+
     /// A message has come in. On an error it was dropped; the node is as before.
     pub fn step(&mut self, message: Message) -> Result<(), Error> {
         self.raft.step(message)
@@ -101,6 +111,13 @@ impl<S: Storage> RawNode<S> {
     /// Asks the leader for a snapshot, to replace a state machine that is damaged.
     pub fn request_snapshot(&mut self) -> Result<(), Error> {
         self.raft.request_snapshot()
+    }
+
+    /// Somebody knows the entry at `index`, of `term`, to be committed: so does this node, if it has
+    /// that very entry. Returns whether its commit index is there now.
+    pub fn learn_commit(&mut self, index: LogIndex, term: Term) -> bool {
+        self.raft.learn_commit(index, term);
+        self.raft.log.committed() >= index
     }
 
     /// Sends heartbeats now, if this node leads.

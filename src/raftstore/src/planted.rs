@@ -40,11 +40,25 @@ pub enum Bug {
     SnapshotMissesRange,
     /// A write is acknowledged when it is executed, before it is written to the engine.
     ReplyBeforeWritten,
+    /// M2: a peer that was created by a message forgets its vote when a split makes it real.
+    SplitForgetsVote,
+    /// M3: a split brings back a peer that was removed from this store.
+    SplitIgnoresTombstone,
+    /// M5: a split writes the new regions apart from the one it divides.
+    SplitNotAtomic,
+    /// M18: the new part of a split keeps the version of the whole.
+    VersionNotBumped,
+    /// M19: the delegate for reads of the whole outlives the split.
+    SplitKeepsDelegate,
+    /// The lease is renewed while a split is committed and not applied here.
+    LeaseDuringSplit,
+    /// The new part of a split knows no sessions.
+    SessionsNotCopied,
 }
 
 impl Bug {
     /// Every bug, in the order of the report.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforeSync,
         Bug::PromiseOvertakesWrite,
         Bug::LeaseFromReceiveTime,
@@ -62,6 +76,13 @@ impl Bug {
         Bug::SnapshotWrongIndex,
         Bug::SnapshotMissesRange,
         Bug::ReplyBeforeWritten,
+        Bug::SplitForgetsVote,
+        Bug::SplitIgnoresTombstone,
+        Bug::SplitNotAtomic,
+        Bug::VersionNotBumped,
+        Bug::SplitKeepsDelegate,
+        Bug::LeaseDuringSplit,
+        Bug::SessionsNotCopied,
     ];
 }
 

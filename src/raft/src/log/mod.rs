@@ -242,6 +242,15 @@ impl<S: Storage> RaftLog<S> {
         self.tail.restore(snapshot);
     }
 
+    /// A log without a beginning begins behind (`index`, `term`); the storage knows.
+    pub(crate) fn begin_at(&mut self, index: LogIndex, term: Term) {
+        assert!(self.last.0 == LogIndex(0) && self.tail.snapshot.is_none(), "the log has begun");
+        (self.committed, self.persisted, self.handed_out, self.applied) =
+            (index, index, index, index);
+        self.last = (index, term);
+        self.tail = Tail::new(index.next());
+    }
+
     /// Everything up to `index` is on this node's disk.
     pub(crate) fn persist_to(&mut self, index: LogIndex) {
         if index > self.persisted {

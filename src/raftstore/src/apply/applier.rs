@@ -9,13 +9,14 @@ use proto::metapb;
 use raft::{Entry, LogIndex, Term};
 
 use super::batch::ApplyBatch;
-use super::region::{Context, RegionApply};
+use super::region::{Content, Context, RegionApply};
 use super::session::{SessionDecodeError, Sessions};
 use super::state::ApplyState;
 use super::task::{ApplyResult, ApplyTask, ApplyTurn, Proposal, SnapshotMeta, SnapshotReady};
 use crate::command::{CommandDecodeError, WriteResult};
 use crate::keys::Key;
 use crate::membership::conf_state;
+use crate::peer::records::{Corruption, ReadError};
 use crate::planted::{Bug, planted};
 use crate::reply::Reply;
 
@@ -38,6 +39,9 @@ pub enum ApplyError {
         /// What is wrong with it.
         source: CommandDecodeError,
     },
+    /// The record of a region is not understood.
+    #[error(transparent)]
+    UnknownRecord(#[from] Corruption),
     /// A stored session is not understood.
     #[error(transparent)]
     UnknownSession(#[from] SessionDecodeError),
@@ -51,6 +55,15 @@ pub enum ApplyError {
         /// What should be.
         expected: ApplyState,
     },
+}
+
+impl From<ReadError> for ApplyError {
+    fn from(error: ReadError) -> ApplyError {
+        match error {
+            ReadError::Engine(error) => error.into(),
+            ReadError::Corruption(corruption) => corruption.into(),
+        }
+    }
 }
 
 /// Turns committed entries into data, for all regions of a store. One owner, no threads of its own.
@@ -112,7 +125,7 @@ impl Applier {
     fn register(
         &mut self,
         region: metapb::Region,
-        _peer: PeerId,
+        peer: PeerId,
         state: ApplyState,
     ) -> Result<(), ApplyError> {
         self.flush()?;
@@ -120,7 +133,7 @@ impl Applier {
         let stored = self.engine.snapshot();
         check_state(id, stored.as_ref(), state)?;
         let sessions = Sessions::load(id, stored.as_ref())??;
-        self.regions.insert(id, RegionApply::new(region, state, sessions));
+        self.regions.insert(id, RegionApply::new(region, peer, state, sessions));
         Ok(())
     }
 
@@ -136,6 +149,11 @@ impl Applier {
         proposals.0.reverse();
         for entry in entries {
             let replies = proposals.take(entry.index, entry.term);
+            // What a change of boundaries looks at must be in the engine.
+            let content = Content::decode(region, &entry)?;
+            if content.concerns_other_regions() {
+                self.flush()?;
+            }
             let apply = self.regions.get_mut(&region);
             let apply = apply.unwrap_or_else(|| panic!("region {region} is not registered"));
             let mut context = Context {
@@ -143,8 +161,15 @@ impl Applier {
                 batch: &mut self.batch,
                 replies: &mut turn.replies,
             };
-            apply.apply(entry, replies, &mut context)?;
+            let created = apply.apply(entry, content, replies, &mut context)?;
             self.moved.insert(region);
+            if !created.is_empty() && planted(Bug::SplitNotAtomic) {
+                self.flush()?;
+            }
+            for part in created {
+                self.moved.insert(part.id());
+                self.regions.insert(part.id(), part);
+            }
             if self.batch.size_bytes() > BATCH_BYTES_MAX {
                 self.flush()?;
             }

@@ -111,6 +111,12 @@ impl ApplyBatch {
         self.accepted.delete(Cf::Raft, key);
     }
 
+    /// Removes a whole range, of no request: it is not part of the digest.
+    pub(super) fn delete_range(&mut self, cf: Cf, range: KeyRange) {
+        self.accepted.delete_range(cf, range.lower, range.upper.unwrap_or_default());
+        self.overlay = None;
+    }
+
     /// About how many bytes have been accepted.
     pub(super) fn size_bytes(&self) -> usize {
         self.accepted.size_bytes()

@@ -44,6 +44,11 @@ impl StateHash {
         self.mix(u64::from(hasher.finalize()));
     }
 
+    /// Adds an id or a version: what a change of boundaries made of the region.
+    pub(super) fn number(&mut self, number: u64) {
+        self.mix(number);
+    }
+
     /// Adds the verdict on a request.
     pub(super) fn verdict(&mut self, result: &WriteResult) {
         match result {

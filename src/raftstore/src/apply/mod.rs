@@ -22,7 +22,7 @@
 //! engine write, the `state` records in it → results to the store loop, replies to the clients.
 //!
 //! # Left out
-//! Membership changes are refused (but reported: [`Effect::ConfChange`]); split and merge have no command yet. Deleting
+//! Membership changes are refused (but reported: [`Effect::ConfChange`]). Deleting
 //! compacted log entries is the store loop's part: it alone knows what is durable.
 //!
 //! Tests: `apply/tests.rs`, and beside each part.
@@ -32,6 +32,7 @@ mod batch;
 mod hash;
 mod region;
 mod session;
+pub(crate) mod split;
 mod state;
 mod task;
 #[cfg(test)]

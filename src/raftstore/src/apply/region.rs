@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use engine::{Cf, Engine, Op};
-use proto::ids::RegionId;
+use proto::ids::{PeerId, RegionId};
 use proto::limits::VALUE_BYTES_MAX;
 use proto::metapb;
 use raft::{Entry, EntryKind, LogIndex, Term};
@@ -15,7 +15,8 @@ use super::state::ApplyState;
 use super::task::{Answered, Effect};
 use crate::command::{Command, Epoch, Mutation, Request, Session, WriteResult};
 use crate::error::RegionError;
-use crate::keys::{self, RawCf};
+use crate::keys::{self, Key, RawCf};
+use crate::peer::records::RegionRecord;
 use crate::planted::{Bug, planted};
 use crate::reply::Reply;
 
@@ -29,13 +30,48 @@ pub(super) struct Context<'a> {
     pub(super) replies: &'a mut Vec<Answered>,
 }
 
+/// What an entry asks for.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// The first entry of a new leader.
+    Nothing,
+    /// A command.
+    Command(Command),
+    /// A change of the membership.
+    ConfChange,
+}
+
+impl Content {
+    /// The content of an entry of `region`.
+    pub(super) fn decode(region: RegionId, entry: &Entry) -> Result<Content, ApplyError> {
+        match entry.kind {
+            EntryKind::Normal if entry.data.is_empty() => Ok(Content::Nothing),
+            EntryKind::Normal => {
+                let index = entry.index;
+                let unknown = |source| ApplyError::UnknownEntry { region, index, source };
+                Command::decode(entry.data.clone()).map(Content::Command).map_err(unknown)
+            }
+            EntryKind::ConfChange | EntryKind::ConfChangeV2 => Ok(Content::ConfChange),
+        }
+    }
+
+    /// Whether it looks at, or changes, records of other regions: these must be in the engine.
+    pub(super) fn concerns_other_regions(&self) -> bool {
+        matches!(self, Content::Command(Command::Split { .. } | Command::CommitMerge { .. }))
+    }
+}
+
 /// One region's state machine.
 #[derive(Debug)]
 pub(super) struct RegionApply {
     id: RegionId,
     region: metapb::Region,
+    /// What it was cut into beside `region`, as of the last cut.
+    pub(super) siblings: Vec<metapb::Region>,
+    /// This store's peer.
+    pub(super) peer: PeerId,
     pub(super) state: ApplyState,
-    sessions: Sessions,
+    pub(super) sessions: Sessions,
     /// Consequences not yet reported.
     pub(super) effects: Vec<Effect>,
 }
@@ -43,59 +79,83 @@ pub(super) struct RegionApply {
 impl RegionApply {
     pub(super) fn new(
         region: metapb::Region,
+        peer: PeerId,
         state: ApplyState,
         sessions: Sessions,
     ) -> RegionApply {
         let id = region.id.into();
-        RegionApply { id, region, state, sessions, effects: Vec::new() }
+        let siblings = Vec::new();
+        RegionApply { id, region, siblings, peer, state, sessions, effects: Vec::new() }
+    }
+
+    pub(super) fn id(&self) -> RegionId {
+        self.id
     }
 
     pub(super) fn region(&self) -> &metapb::Region {
         &self.region
     }
 
-    /// Executes the next entry. `replies` belong to its requests, or are empty.
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch::from(&self.region.region_epoch.unwrap_or_default())
+    }
+
+    /// The region has become another: its record joins the batch.
+    pub(super) fn set_region(&mut self, region: metapb::Region, context: &mut Context<'_>) {
+        let me = region.peers.iter().find(|peer| peer.id == self.peer.get()).copied();
+        let record = RegionRecord::normal(region.clone(), me);
+        context.batch.put_local(Key::RegionState(self.id).encode(), record.encode().to_vec());
+        self.region = region;
+    }
+
+    /// The digest that a new part of this region starts from.
+    pub(super) fn hash_of_part(&self, part: RegionId) -> u64 {
+        let mut hash = StateHash(self.state.state_hash);
+        hash.number(part.get());
+        hash.0
+    }
+
+    /// Executes the next entry. `replies` belong to its requests, or are empty. Returns regions that have come to be.
     pub(super) fn apply(
         &mut self,
         entry: Entry,
+        content: Content,
         replies: Vec<Reply<WriteResult>>,
         context: &mut Context<'_>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Vec<RegionApply>, ApplyError> {
         let (index, term) = (entry.index, entry.term);
         assert_eq!(index, self.state.applied_index.next(), "entries are applied once, in order");
         assert!(term >= self.state.applied_term, "terms never decrease along the log");
         let mut hash = StateHash(self.state.state_hash);
         hash.entry(index, term);
-        match entry.kind {
-            // The first entry of a new leader.
-            EntryKind::Normal if entry.data.is_empty() => {}
-            EntryKind::Normal => {
-                let command = Command::decode(entry.data).map_err(|source| {
-                    ApplyError::UnknownEntry { region: self.id, index, source }
-                })?;
-                match command {
-                    Command::Write { epoch, requests } => {
-                        let at = Position { index, epoch };
-                        self.write(at, requests, replies, &mut hash, context)?;
-                    }
-                    Command::CompactLog { index, term } => self.compact_log(index, term),
-                    Command::Split { .. }
-                    | Command::PrepareMerge { .. }
-                    | Command::CommitMerge { .. }
-                    | Command::RollbackMerge { .. }
-                    | Command::AbandonMerge { .. }
-                    | Command::ComputeHash
-                    | Command::VerifyHash { .. } => {}
-                }
+        let mut created = Vec::new();
+        match content {
+            Content::Nothing => {}
+            Content::Command(Command::Write { epoch, requests }) => {
+                let at = Position { index, epoch };
+                self.write(at, requests, replies, &mut hash, context)?;
             }
-            EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
+            Content::Command(Command::CompactLog { index, term }) => self.compact_log(index, term),
+            Content::Command(Command::Split { epoch, keys, regions }) => {
+                created = self.split(epoch, &keys, &regions, context)?;
+                hash.number(self.epoch().version);
+            }
+            Content::Command(
+                Command::PrepareMerge { .. }
+                | Command::CommitMerge { .. }
+                | Command::RollbackMerge { .. }
+                | Command::AbandonMerge { .. }
+                | Command::ComputeHash
+                | Command::VerifyHash { .. },
+            ) => {}
+            Content::ConfChange => {
                 self.effects.push(Effect::ConfChange { entry, region: None });
             }
         }
         self.state.applied_index = index;
         self.state.applied_term = term;
         self.state.state_hash = hash.0;
-        Ok(())
+        Ok(created)
     }
 
     fn write(
@@ -111,7 +171,7 @@ impl RegionApply {
         let mut replies = replies.into_iter();
         let version = self.region.region_epoch.as_ref().map_or(0, |epoch| epoch.version);
         if at.epoch.version != version && !planted(Bug::EpochNotCheckedAtApply) {
-            let error = RegionError::epoch_not_match(&self.region);
+            let error = self.epoch_not_match();
             context.replies.extend(replies.map(|reply| (reply, Err(error.clone()))));
             return Ok(());
         }
@@ -123,6 +183,12 @@ impl RegionApply {
             }
         }
         Ok(())
+    }
+
+    /// With all that the region was cut into, so that the client need not ask the scheduler.
+    fn epoch_not_match(&self) -> RegionError {
+        let current = std::iter::once(&self.region).chain(&self.siblings).cloned();
+        RegionError::EpochNotMatch { current: current.collect() }
     }
 
     fn request(

@@ -22,6 +22,7 @@ use raft::LogIndex;
 use super::batch::ApplyBatch;
 use crate::command::{ClientId, Session, WriteResult};
 use crate::keys::{self, Key};
+use crate::planted::{Bug, planted};
 
 /// How many sessions a region remembers. A record takes about 100 bytes of memory.
 pub const SESSIONS_MAX: usize = 4096;
@@ -97,6 +98,23 @@ impl Sessions {
             more = iter.next()?;
         }
         Ok(Ok(sessions))
+    }
+
+    /// The same sessions for another region, which comes from this one.
+    pub(super) fn copy_to(&self, region: RegionId, batch: &mut ApplyBatch) -> Sessions {
+        let mut copy = Sessions {
+            region,
+            records_max: self.records_max,
+            records: BTreeMap::new(),
+            by_use: BTreeSet::new(),
+        };
+        if planted(Bug::SessionsNotCopied) {
+            return copy;
+        }
+        for (client, record) in &self.records {
+            copy.store(*client, record.clone(), batch);
+        }
+        copy
     }
 
     /// Opens a session, evicting the least recently used one if there are too many.

@@ -96,6 +96,13 @@ pub enum Effect {
         /// command of their own, every one is.
         region: Option<metapb::Region>,
     },
+    /// The region was cut.
+    Split {
+        /// All parts in key order; the first one keeps the id.
+        regions: Vec<metapb::Region>,
+        /// Those new parts that this store has a peer of, and where they stand. They are registered already.
+        created: Vec<(RegionId, ApplyState)>,
+    },
 }
 
 /// A reply together with what it will say. Handed out only after the batch it speaks about is written.

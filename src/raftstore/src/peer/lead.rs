@@ -45,6 +45,7 @@ impl Peer {
         self.withdraw_delegate(context);
         self.lease = None;
         self.transferring = false;
+        self.boundary_index = raft::LogIndex(0);
         let error = self.not_leader();
         self.writes.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
         self.reads.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
@@ -95,6 +96,9 @@ impl Peer {
     /// A quorum has confirmed something this leader sent at `sent`.
     pub(super) fn renew_lease(&mut self, sent: Instant, context: &Context<'_>) {
         let Some(term) = self.leading else { return };
+        if self.is_changing_boundaries() && !planted(Bug::LeaseDuringSplit) {
+            return;
+        }
         let renewed = self.lease.as_mut().is_some_and(|lease| lease.renew(term, sent, context.now));
         if renewed {
             self.show_lease(context);

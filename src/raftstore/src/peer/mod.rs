@@ -12,7 +12,7 @@
 //! 4. While a snapshot is installed nothing is handed to the applier (M20).
 //!
 //! # One file per verb
-//! [`propose`] writes, [`read`] reads, [`ready`] a turn, [`install`] snapshots from others, [`log_gc`] log compaction,
+//! [`propose`] writes, [`order`] orders, [`split`] division, [`read`] reads, [`ready`] a turn, [`install`] snapshots from others, [`log_gc`] log compaction,
 //! [`open`] creation and restart, [`lead`] gaining, keeping and losing the lead, [`status`] what is told to others.
 
 mod entry_cache;
@@ -20,12 +20,14 @@ mod install;
 mod lead;
 mod log_gc;
 mod open;
+mod order;
 mod proposals;
 mod propose;
 mod read;
 mod ready;
 pub(crate) mod records;
 mod snapshot_desk;
+mod split;
 mod status;
 mod storage;
 
@@ -69,6 +71,8 @@ pub(crate) struct Peer {
     id: RegionId,
     me: metapb::Peer,
     region: Arc<metapb::Region>,
+    /// What the region was cut into beside `region`, as of the last cut; for clients that still know the whole.
+    siblings: Vec<metapb::Region>,
     raft: RawNode<PeerStorage>,
 
     /// The term led, as last noticed.
@@ -82,6 +86,8 @@ pub(crate) struct Peer {
     writes: WriteQueue,
     proposals: Proposals,
     reads: Reads,
+    /// The last change of boundaries proposed here.
+    boundary_index: LogIndex,
 
     handed_index: LogIndex,
     applied_index: LogIndex,
@@ -158,8 +164,8 @@ impl Peer {
         self.on_install_written(number);
     }
 
-    /// The applier has got further.
-    pub(crate) fn on_applied(&mut self, result: ApplyResult, context: &Context<'_>) {
+    /// The applier has got further. Returns what concerns the store.
+    pub(crate) fn on_applied(&mut self, result: ApplyResult, context: &Context<'_>) -> Vec<Effect> {
         let ApplyResult { region: _, applied_index, applied_term, state_hash, effects } = result;
         assert!(applied_index >= self.applied_index, "applied positions do not go back");
         assert!(applied_index <= self.handed_index, "applied what was never handed over");
@@ -167,6 +173,7 @@ impl Peer {
         self.applied_term = applied_term;
         self.state_hash = state_hash;
         self.registering = false;
+        let mut for_store = Vec::new();
         for effect in effects {
             match effect {
                 Effect::CompactLog { index, term } => self.log_gc.on_compacted(index, term),
@@ -175,12 +182,17 @@ impl Peer {
                 Effect::ConfChange { entry, region: Some(region) } => {
                     self.change_membership(&entry, region, context);
                 }
+                Effect::Split { regions, created } => {
+                    self.on_split(&regions, context);
+                    for_store.push(Effect::Split { regions, created });
+                }
             }
         }
         self.raft.advance_apply_to(applied_index);
         self.observe_lead(context);
         self.publish_delegate(context);
         self.release_reads();
+        for_store
     }
 
     fn change_membership(&mut self, entry: &Entry, region: metapb::Region, context: &Context<'_>) {
@@ -225,7 +237,7 @@ impl Peer {
         if self.is_transferring() {
             return Err(RegionError::NotLeader { region: self.id, leader: None });
         }
-        header.check_version(&self.region)
+        self.check_version(header)
     }
 
     /// The store is poisoned, or the peer goes: answers everybody.

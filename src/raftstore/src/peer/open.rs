@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use engine::{Cf, Engine, WriteBatch};
-use proto::flotillapb::PeerState;
 use proto::ids::{RegionId, StoreId};
 use proto::metapb;
 use raft::{HardState, LogIndex, NodeId, RawNode, Term};
 
-use super::records::{Corruption, ReadError};
+use super::records::{Corruption, ReadError, RegionRecord};
 use super::storage::{PeerStorage, log_start};
 use super::{Peer, records};
 use crate::apply::{ApplyState, ApplyTask};
@@ -52,10 +51,11 @@ pub enum PeerOpenError {
 impl Peer {
     /// Reads a peer back from the engine.
     pub(crate) fn open(
-        region: metapb::Region,
+        record: RegionRecord,
         engine: Arc<dyn Engine>,
         config: &Config,
     ) -> Result<Peer, PeerOpenError> {
+        let RegionRecord { region, .. } = record;
         let id = RegionId::from(region.id);
         let damaged = |detail: &str| {
             let detail = detail.to_owned();
@@ -88,11 +88,11 @@ impl Peer {
         let id = RegionId::from(region.id);
         let state = ApplyState::initial(INITIAL_INDEX, INITIAL_TERM);
         let hard_state = HardState { term: INITIAL_TERM, vote: None, commit: INITIAL_INDEX };
-        let region_state = records::encode_region_state(&region, PeerState::Normal);
         let members = conf_state(&region);
         let storage = PeerStorage::initial(engine, id, members, log_start(&state), hard_state);
         let peer = Peer::new(region, storage, state, config)?;
-        batch.put(Cf::Raft, Key::RegionState(id).encode(), region_state);
+        let record = RegionRecord::normal(metapb::Region::clone(&peer.region), Some(peer.me));
+        batch.put(Cf::Raft, Key::RegionState(id).encode(), record.encode());
         batch.put(Cf::Raft, Key::ApplyState(id).encode(), state.encode());
         let hard_state = records::encode_hard_state(&hard_state);
         batch.put(Cf::Raft, Key::HardState(id).encode(), hard_state);
@@ -105,7 +105,7 @@ impl Peer {
         ApplyTask::Register { region, peer: self.peer_id(), state }
     }
 
-    fn new(
+    pub(super) fn new(
         region: metapb::Region,
         storage: PeerStorage,
         state: ApplyState,
@@ -121,6 +121,7 @@ impl Peer {
             id,
             me,
             region: Arc::new(region),
+            siblings: Vec::new(),
             raft,
             leading: None,
             lease: None,
@@ -130,6 +131,7 @@ impl Peer {
             writes: Default::default(),
             proposals: Default::default(),
             reads: Default::default(),
+            boundary_index: LogIndex(0),
             handed_index: state.applied_index,
             applied_index: state.applied_index,
             applied_term: state.applied_term,

@@ -172,7 +172,7 @@ impl Peer {
             }
         }
         for reply in stale {
-            reply.fail(RegionError::epoch_not_match(&self.region));
+            reply.fail(self.epoch_not_match());
         }
     }
 }

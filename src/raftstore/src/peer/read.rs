@@ -171,7 +171,7 @@ impl Peer {
             let Some((_, reads)) = self.reads.confirmed.pop_front() else { return };
             self.reads.waiting_count -= reads.len();
             for WaitingRead { header, reply, .. } in reads {
-                match header.check_version(&self.region) {
+                match self.check_version(&header) {
                     Ok(()) => reply.send(Ok(ReadPermit::new(delegate.clone()))),
                     Err(error) => reply.fail(error),
                 }

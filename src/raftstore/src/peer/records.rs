@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use engine::{Cf, Engine};
 use prost::Message as _;
-use proto::flotillapb::{PeerState, RegionLocalState};
+use proto::flotillapb::{self, PeerState, RegionLocalState};
 use proto::ids::RegionId;
 use proto::{eraftpb, metapb};
-use raft::{Entry, HardState};
+use raft::{Entry, HardState, LogIndex, Term};
 
 use crate::keys::Key;
 
@@ -48,13 +48,76 @@ pub(crate) fn encode_hard_state(state: &HardState) -> Bytes {
     raft::wire::hard_state_to_proto(*state).encode_to_vec().into()
 }
 
-pub(crate) fn encode_region_state(region: &metapb::Region, state: PeerState) -> Bytes {
-    let record = RegionLocalState {
-        state: state.into(),
-        region: Some(region.clone()),
-        ..RegionLocalState::default()
-    };
-    record.encode_to_vec().into()
+/// A region's life on this store, and this store's peer of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RegionRecord {
+    pub(crate) region: metapb::Region,
+    pub(crate) state: PeerState,
+    /// This store's peer; for a tombstone the last one.
+    pub(crate) peer: Option<metapb::Peer>,
+    /// Present while the state is `Merging`.
+    pub(crate) merging: Option<Merging>,
+}
+
+/// A region that waits to be taken over: what its `PrepareMerge` said, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Merging {
+    /// The neighbour, as it must be found.
+    pub(crate) target: metapb::Region,
+    /// Of the `PrepareMerge`.
+    pub(crate) index: LogIndex,
+    /// Its term.
+    pub(crate) term: Term,
+}
+
+impl RegionRecord {
+    /// A region that serves, or would.
+    pub(crate) fn normal(region: metapb::Region, peer: Option<metapb::Peer>) -> RegionRecord {
+        RegionRecord { region, state: PeerState::Normal, peer, merging: None }
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let merging = self.merging.as_ref().map(|merging| flotillapb::Merging {
+            target: Some(merging.target.clone()),
+            index: merging.index.0,
+            term: merging.term.0,
+        });
+        let record = RegionLocalState {
+            state: self.state.into(),
+            region: Some(self.region.clone()),
+            peer: self.peer,
+            merging,
+        };
+        record.encode_to_vec().into()
+    }
+
+    /// The record stored under `region`.
+    pub(crate) fn decode(region: RegionId, bytes: Bytes) -> Result<RegionRecord, Corruption> {
+        let damaged = |detail: String| Corruption { region, what: "region state", detail };
+        let record = RegionLocalState::decode(bytes).map_err(|e| damaged(e.to_string()))?;
+        let state = PeerState::try_from(record.state).map_err(|e| damaged(e.to_string()))?;
+        let found = record.region.ok_or_else(|| damaged("it names no region".to_owned()))?;
+        if found.id != region.get() {
+            return Err(damaged(format!("it speaks of region {}", found.id)));
+        }
+        let merging = match (record.merging, state) {
+            (Some(flotillapb::Merging { target: Some(target), index, term }), _) => {
+                Some(Merging { target, index: LogIndex(index), term: Term(term) })
+            }
+            (_, PeerState::Merging) => return Err(damaged("it merges with nobody".to_owned())),
+            _ => None,
+        };
+        Ok(RegionRecord { region: found, state, peer: record.peer, merging })
+    }
+
+    /// The record of `region`, if there is one.
+    pub(crate) fn read(
+        engine: &dyn engine::Snapshot,
+        region: RegionId,
+    ) -> Result<Option<RegionRecord>, ReadError> {
+        let stored = engine.get(Cf::Raft, &Key::RegionState(region).encode())?;
+        Ok(stored.map(|bytes| RegionRecord::decode(region, bytes)).transpose()?)
+    }
 }
 
 pub(crate) fn read_hard_state(
@@ -70,19 +133,4 @@ pub(crate) fn read_hard_state(
         detail: e.to_string(),
     })?;
     Ok(Some(raft::wire::hard_state_from_proto(wire)))
-}
-
-/// The region and its state in the record stored under `region`.
-pub(crate) fn decode_region_state(
-    region: RegionId,
-    bytes: Bytes,
-) -> Result<(metapb::Region, PeerState), Corruption> {
-    let damaged = |detail: String| Corruption { region, what: "region state", detail };
-    let record = RegionLocalState::decode(bytes).map_err(|e| damaged(e.to_string()))?;
-    let state = PeerState::try_from(record.state).map_err(|e| damaged(e.to_string()))?;
-    match record.region {
-        Some(found) if found.id == region.get() => Ok((found, state)),
-        Some(found) => Err(damaged(format!("it speaks of region {}", found.id))),
-        None => Err(damaged("it names no region".to_owned())),
-    }
 }

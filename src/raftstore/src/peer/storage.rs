@@ -30,6 +30,7 @@ use raft::{
 use super::entry_cache::EntryCache;
 use super::records::{self, Corruption, ReadError};
 use super::snapshot_desk::SnapshotDesk;
+use super::{INITIAL_INDEX, INITIAL_TERM};
 use crate::apply::ApplyState;
 use crate::keys::{self, Key};
 use crate::planted::{Bug, planted};
@@ -76,7 +77,12 @@ impl PeerStorage {
     ) -> Result<PeerStorage, ReadError> {
         let damaged = |detail: String| Corruption { region, what: "Raft log", detail };
         let stored = records::read_hard_state(engine.as_ref(), region)?.unwrap_or_default();
-        let hard_state = HardState { commit: stored.commit.max(applied), ..stored };
+        let mut hard_state = HardState { commit: stored.commit.max(applied), ..stored };
+        if (start.index, start.term) == (INITIAL_INDEX, INITIAL_TERM) && stored.term < start.term {
+            // Cut from another region, and nothing written since: it starts like all such peers.
+            hard_state.term = start.term;
+            hard_state.vote = None;
+        }
         let (last_index, last_term) = match last_entry(engine.as_ref(), region)? {
             Some(entry) if entry.index > start.index => (entry.index, entry.term),
             _ => (start.index, start.term),
@@ -211,6 +217,16 @@ impl PeerStorage {
         self.written_index = start.index;
         self.writing.clear();
         self.cache.clear();
+    }
+
+    /// A log that was empty, and began nowhere, begins behind `start`.
+    pub(crate) fn begin_at(&mut self, start: LogStart) {
+        assert_eq!(self.last_index, LogIndex(0), "a peer without a region has no log");
+        self.truncated_index = start.index;
+        self.truncated_term = start.term;
+        self.last_index = start.index;
+        self.last_term = start.term;
+        self.written_index = start.index;
     }
 
     /// The log writes up to `number` have been carried out.

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use engine::{Cf, Engine, WriteBatch};
 use prost::Message;
 use proto::flotillapb;
-use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
 
 use super::files::{SnapshotFileId, SnapshotFiles};
@@ -28,7 +27,7 @@ use super::records::{ContentError, Record, RecordReader};
 use super::spool::ChunkSource;
 use crate::apply::{ApplyState, SnapshotMeta};
 use crate::keys::{self, Key};
-use crate::peer::records::encode_region_state;
+use crate::peer::records::{ReadError, RegionRecord};
 
 /// An installation to be carried out.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +65,14 @@ pub enum InstallError {
         /// Whose.
         region: RegionId,
     },
+    /// The record of the region as it was cannot be read.
+    #[error("snapshot of region {region}: {source}")]
+    Record {
+        /// Whose.
+        region: RegionId,
+        /// Why.
+        source: ReadError,
+    },
     /// The spool directory cannot be cleaned.
     #[error("snapshot directory: {0}")]
     Files(#[from] std::io::Error),
@@ -95,7 +102,9 @@ pub fn install(
     if pairs != file.pairs {
         return Err(InstallError::Marker { region });
     }
-    clear(engine, meta).map_err(failed)?;
+    let old = RegionRecord::read(engine.snapshot().as_ref(), region);
+    let old = old.map_err(|source| InstallError::Record { region, source })?;
+    clear(engine, meta, old.as_ref()).map_err(failed)?;
     let (state, mut reader) = receive::open(files, file.id, meta).map_err(damaged)?;
 
     let mut batch = WriteBatch::new();
@@ -117,8 +126,7 @@ pub fn install(
         next = following;
     }
 
-    let region_state = encode_region_state(&meta.region, PeerState::Normal);
-    batch.put(Cf::Raft, Key::RegionState(region).encode(), region_state);
+    batch.put(Cf::Raft, Key::RegionState(region).encode(), installed(old, meta).encode());
     batch.put(Cf::Raft, Key::ApplyState(region).encode(), state.encode());
     batch.delete(Cf::Raft, Key::PendingSnapshot(region).encode());
     engine.write(&batch).map_err(failed)?;
@@ -172,11 +180,27 @@ fn decode_marker(region: RegionId, bytes: &[u8]) -> Option<SnapshotInstall> {
     (meta.region.id == region.get()).then_some(SnapshotInstall { region, meta, file })
 }
 
-/// Deletes everything of the region that the snapshot replaces.
-fn clear(engine: &dyn Engine, meta: &SnapshotMeta) -> engine::Result<()> {
+/// The region's record once the snapshot is in: this store's peer stays the one it was.
+fn installed(old: Option<RegionRecord>, meta: &SnapshotMeta) -> RegionRecord {
+    let peer = old.and_then(|old| old.peer);
+    let listed = peer.and_then(|peer| meta.region.peers.iter().find(|p| p.id == peer.id));
+    RegionRecord::normal(meta.region.clone(), listed.copied().or(peer))
+}
+
+/// Deletes everything of the region that the snapshot replaces, also what lies outside of its range by now: until the
+/// installation is done, all of the old range is this region's alone.
+fn clear(
+    engine: &dyn Engine,
+    meta: &SnapshotMeta,
+    old: Option<&RegionRecord>,
+) -> engine::Result<()> {
     let mut batch = WriteBatch::new();
     let sessions = (Cf::Raft, keys::session_range(meta.region.id.into()));
-    for (cf, range) in std::iter::once(sessions).chain(keys::data_ranges(&meta.region)) {
+    // A peer that never had a snapshot has no range, and no data.
+    let old = old.filter(|old| !old.region.peers.is_empty());
+    let old_ranges = old.into_iter().flat_map(|old| keys::data_ranges(&old.region));
+    let ranges = std::iter::once(sessions).chain(keys::data_ranges(&meta.region)).chain(old_ranges);
+    for (cf, range) in ranges {
         if let Some(upper) = range.upper {
             batch.delete_range(cf, range.lower, upper);
         }

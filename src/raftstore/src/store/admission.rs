@@ -40,9 +40,17 @@ impl Store {
     /// A message from another store.
     pub(super) fn on_raft(&mut self, message: RaftMessage) {
         self.counters.messages_received += 1;
+        let early = self.may_be_early(&message).then(|| message.clone());
         let (region, message) = match self.admit(message) {
             Ok(admitted) => admitted,
-            Err(reason) => return self.count_dropped(reason),
+            Err(reason) => {
+                if let Some(early) = early
+                    && reason == DropReason::UnknownRegion
+                {
+                    self.early.keep(early.region_id.into(), early);
+                }
+                return self.count_dropped(reason);
+            }
         };
         // A snapshot comes as a file, through `on_snapshot`.
         if matches!(message.body, MessageBody::Snapshot(_)) {

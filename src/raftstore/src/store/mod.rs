@@ -26,6 +26,8 @@ mod admission;
 mod ident;
 mod log_writes;
 mod open;
+mod orders;
+mod split;
 mod status;
 mod ticks;
 mod turn;
@@ -44,12 +46,15 @@ pub use self::open::OpenError;
 pub use self::status::{StoreCounters, StoreStatus};
 
 use self::log_writes::LogWrites;
+use self::split::EarlyMessages;
 use self::ticks::TickClock;
-use crate::apply::{ApplyResult, ApplyTask, SnapshotReady};
+use crate::apply::{ApplyResult, ApplyTask, Effect, SnapshotReady};
 use crate::config::Config;
 use crate::error::RegionError;
 use crate::local_reader::{LocalReader, ReadRegistry};
-use crate::msg::{AdminRequest, ReadRequest, RequestHeader, StoreMsg, WriteRequest};
+use crate::msg::{
+    AdminRequest, ReadRequest, RequestHeader, SplitCheck, SplitRequest, StoreMsg, WriteRequest,
+};
 use crate::peer::{Context, Held, Peer};
 use crate::reply::Reply;
 use crate::time::Instant;
@@ -73,6 +78,10 @@ pub struct Store {
     messages: Vec<RaftMessage>,
     tasks: Vec<ApplyTask>,
     discarded: Vec<crate::snapshot::ReceivedSnapshot>,
+    split_checks: Vec<SplitCheck>,
+    split_requests: Vec<SplitRequest>,
+    split_reports: Vec<Vec<metapb::Region>>,
+    early: EarlyMessages,
 
     clock: TickClock,
     now: Instant,
@@ -131,10 +140,9 @@ impl Store {
             }
             StoreMsg::Admin(request) => self.on_admin(request),
             StoreMsg::CheckConsistency { header, reply } => reply.fail(self.no_peer(&header)),
-            StoreMsg::SplitIds { .. }
-            | StoreMsg::SplitChecked(_)
-            | StoreMsg::HashComputed { .. }
-            | StoreMsg::RegionAnswer { .. } => {}
+            StoreMsg::SplitIds { request, ids } => self.on_split_ids(&request, ids),
+            StoreMsg::SplitChecked(checked) => self.on_split_checked(checked),
+            StoreMsg::HashComputed { .. } | StoreMsg::RegionAnswer { .. } => {}
             StoreMsg::Drain => self.on_drain(),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
         }
@@ -221,7 +229,19 @@ impl Store {
 
     fn on_applied(&mut self, results: Vec<ApplyResult>) {
         for result in results {
-            self.with_peer(result.region, |peer, context| peer.on_applied(result, context));
+            let region = result.region;
+            let effects = self.with_peer(region, |peer, context| peer.on_applied(result, context));
+            for effect in effects.into_iter().flatten() {
+                self.on_effect(region, effect);
+            }
+        }
+    }
+
+    /// What an entry of `region` means beyond its own peer.
+    fn on_effect(&mut self, region: RegionId, effect: Effect) {
+        match effect {
+            Effect::Split { regions, created } => self.on_split(region, regions, created),
+            Effect::CompactLog { .. } | Effect::ConfChange { .. } => {}
         }
     }
 
@@ -302,12 +322,6 @@ impl Store {
         self.with_peer(header.region, |peer, context| {
             peer.transfer_by_request(header, to, reply, context);
         });
-    }
-
-    fn on_admin(&mut self, request: AdminRequest) {
-        let AdminRequest { header, order, reply } = request;
-        let _ = (header, order);
-        reply.fail(RegionError::Refused { reason: "not supported".to_owned() });
     }
 
     fn on_drain(&mut self) {

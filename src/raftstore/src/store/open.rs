@@ -7,7 +7,6 @@ use bytes::Bytes;
 use engine::{Cf, Engine};
 use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
-use proto::metapb;
 
 use super::ident::{self, IdentError};
 use super::log_writes::LogWrites;
@@ -15,7 +14,7 @@ use super::ticks::TickClock;
 use super::{Drain, Store, StoreCounters};
 use crate::config::{Config, ConfigError};
 use crate::keys::{self, Key, KeyDecodeError};
-use crate::peer::records::{self, ReadError};
+use crate::peer::records::{ReadError, RegionRecord};
 use crate::peer::{Peer, PeerOpenError};
 use crate::snapshot::{self, InstallError, SnapshotFiles};
 use crate::time::Instant;
@@ -64,12 +63,12 @@ impl Store {
         ident::check(engine.as_ref(), config.cluster_id, config.store_id)?;
         snapshot::finish_pending(&engine, files)?;
         let (mut peers, mut tombstones) = (BTreeMap::new(), BTreeSet::new());
-        for (region, state) in region_states(engine.as_ref())? {
-            let id = RegionId::from(region.id);
-            if state == PeerState::Tombstone {
+        for record in region_records(engine.as_ref())? {
+            let id = RegionId::from(record.region.id);
+            if record.state == PeerState::Tombstone {
                 tombstones.insert(id);
             } else {
-                peers.insert(id, Peer::open(region, engine.clone(), &config)?);
+                peers.insert(id, Peer::open(record, engine.clone(), &config)?);
             }
         }
         Ok(Store {
@@ -85,6 +84,10 @@ impl Store {
             messages: Vec::new(),
             tasks: Vec::new(),
             discarded: Vec::new(),
+            split_checks: Vec::new(),
+            split_requests: Vec::new(),
+            split_reports: Vec::new(),
+            early: Default::default(),
             clock: TickClock::default(),
             now: Instant::ZERO,
             sending: BTreeSet::new(),
@@ -97,8 +100,8 @@ impl Store {
     }
 }
 
-/// The state of every region, in order of their ids.
-fn region_states(engine: &dyn Engine) -> Result<Vec<(metapb::Region, PeerState)>, OpenError> {
+/// The record of every region, in order of their ids.
+fn region_records(engine: &dyn Engine) -> Result<Vec<RegionRecord>, OpenError> {
     let snapshot = engine.snapshot();
     let mut iter = snapshot.iter(Cf::Raft, keys::region_state_range());
     let mut found = Vec::new();
@@ -106,7 +109,7 @@ fn region_states(engine: &dyn Engine) -> Result<Vec<(metapb::Region, PeerState)>
     while more {
         if let Key::RegionState(region) = Key::decode(Cf::Raft, iter.key())? {
             let bytes = Bytes::copy_from_slice(iter.value());
-            found.push(records::decode_region_state(region, bytes).map_err(ReadError::from)?);
+            found.push(RegionRecord::decode(region, bytes).map_err(ReadError::from)?);
         }
         more = iter.next()?;
     }
