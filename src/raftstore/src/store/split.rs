@@ -117,6 +117,7 @@ impl Store {
         created: Vec<(RegionId, ApplyState)>,
     ) {
         let led = self.peers.get(&divided).is_some_and(Peer::is_leader);
+        self.counters.splits += 1;
         for (id, state) in created {
             let Some(region) = regions.iter().find(|region| region.id == id.get()) else {
                 continue;
