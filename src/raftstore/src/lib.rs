@@ -9,7 +9,7 @@
 //! store. *Proposal*: a command given to Raft, with those who wait for it. *Apply*: what committed entries do to the data.
 //!
 //! # Where things are
-//! [`store`] the loop's decisions, [`peer`] one replica, [`apply`] the state machine, [`snapshot`] moving a whole region,
+//! [`store`] the loop's decisions, [`peer`] one replica, [`apply`] the state machine, [`snapshot`] moving a whole region, [`scan`] reading one,
 //! [`local_reader`] reads without the loop, [`msg`] all inputs and outputs, [`keys`] every key on disk, [`command`] what is
 //! in the log, [`config`] settings and limits, [`error`] what clients are told, [`worker`] the threads.
 
@@ -25,6 +25,7 @@ pub mod msg;
 mod peer;
 pub mod planted;
 pub mod reply;
+pub mod scan;
 pub mod snapshot;
 pub mod store;
 pub mod time;

@@ -54,11 +54,21 @@ pub enum Bug {
     LeaseDuringSplit,
     /// The new part of a split knows no sessions.
     SessionsNotCopied,
+    /// A region is cut where no key boundary is.
+    SplitAtInvalidBoundary,
+    /// R12: a leader that sleeps keeps its lease.
+    LeaseKeptAsleep,
+    /// M22: a peer that is woken is not ticked.
+    WokenPeerNotTicked,
+    /// A region sleeps although a live follower lacks entries.
+    SleepWhileBehind,
+    /// M22: a store that falls silent wakes nobody.
+    SilentStoreIgnored,
 }
 
 impl Bug {
     /// Every bug, in the order of the report.
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: &'static [Bug] = &[
         Bug::AckBeforeSync,
         Bug::PromiseOvertakesWrite,
         Bug::LeaseFromReceiveTime,
@@ -83,6 +93,11 @@ impl Bug {
         Bug::SplitKeepsDelegate,
         Bug::LeaseDuringSplit,
         Bug::SessionsNotCopied,
+        Bug::SplitAtInvalidBoundary,
+        Bug::LeaseKeptAsleep,
+        Bug::WokenPeerNotTicked,
+        Bug::SleepWhileBehind,
+        Bug::SilentStoreIgnored,
     ];
 }
 
