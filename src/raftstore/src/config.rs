@@ -66,6 +66,19 @@ pub struct Config {
     pub read_deadline_ticks: u32,
     /// Ticks between a leader's reports to the scheduler. Default 200.
     pub region_heartbeat_ticks: u32,
+    /// Bytes of keys and values above which a region is cut. Default 64 MiB.
+    pub region_max_bytes: u64,
+    /// Keys above which a region is cut. Default 640 000.
+    pub region_max_keys: u64,
+    /// Bytes that the parts of a region that is cut should have. Default 48 MiB; less than `region_max_bytes`.
+    pub region_part_bytes: u64,
+    /// The same in keys. Default 480 000.
+    pub region_part_keys: u64,
+    /// Ticks between looks at a region's growth and load. Default 20.
+    pub split_check_ticks: u32,
+    /// Requests per second, kept up for ten periods of `split_check_ticks`, above which a region is cut by load; 0 is never.
+    /// Default 30 000.
+    pub split_requests_per_second: u64,
     /// Ticks between two reports that the same store cannot be reached. Default 10.
     pub unreachable_report_ticks: u32,
 
@@ -112,6 +125,12 @@ impl Config {
             clock_drift_percent_max: 10,
             read_deadline_ticks: 30,
             region_heartbeat_ticks: 200,
+            region_max_bytes: 64 << 20,
+            region_max_keys: 640_000,
+            region_part_bytes: 48 << 20,
+            region_part_keys: 480_000,
+            split_check_ticks: 20,
+            split_requests_per_second: 30_000,
             unreachable_report_ticks: 10,
             append_bytes_max: 1 << 20,
             append_inflight_max: 256,
@@ -146,6 +165,17 @@ impl Config {
             let least = 2 * self.heartbeat_ticks.max(1) + 1;
             return refuse("election_timeout_ticks", format!("must be at least {least}"));
         }
+        for (field, part, max) in [
+            ("region_part_bytes", self.region_part_bytes, self.region_max_bytes),
+            ("region_part_keys", self.region_part_keys, self.region_max_keys),
+        ] {
+            if part > max {
+                return refuse(
+                    field,
+                    format!("must be at most {max}, the largest a region may be"),
+                );
+            }
+        }
         if self.clock_drift_percent_max > 50 {
             return refuse("clock_drift_percent_max", "must be at most 50".to_owned());
         }
@@ -158,13 +188,18 @@ impl Config {
     }
 
     /// The fields that must not be zero.
-    fn positive(&self) -> [(&'static str, u64); 15] {
+    fn positive(&self) -> [(&'static str, u64); 20] {
         [
             ("tick_ms", self.tick_ms),
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
             ("lease_ms", self.lease_ms),
             ("read_deadline_ticks", self.read_deadline_ticks.into()),
             ("region_heartbeat_ticks", self.region_heartbeat_ticks.into()),
+            ("region_max_bytes", self.region_max_bytes),
+            ("region_max_keys", self.region_max_keys),
+            ("region_part_bytes", self.region_part_bytes),
+            ("region_part_keys", self.region_part_keys),
+            ("split_check_ticks", self.split_check_ticks.into()),
             ("unreachable_report_ticks", self.unreachable_report_ticks.into()),
             ("append_bytes_max", self.append_bytes_max),
             ("append_inflight_max", self.append_inflight_max as u64),

@@ -24,6 +24,7 @@ pub mod membership;
 pub mod msg;
 mod peer;
 pub mod planted;
+mod read_load;
 pub mod reply;
 pub mod scan;
 pub mod snapshot;
@@ -41,6 +42,7 @@ pub use msg::{
 };
 pub use peer::records::{Corruption, ReadError};
 pub use peer::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError, RegionStatus};
+pub use read_load::ReadMeter;
 pub use reply::Reply;
 pub use snapshot::{
     DirFiles, MemFiles, ReceiveError, ReceiveLimits, ReceivedSnapshot, Slots, SnapshotFiles,

@@ -28,6 +28,7 @@ use raft::Term;
 
 use crate::error::RegionError;
 use crate::msg::RequestHeader;
+use crate::read_load::{ReadCounters, ReadLoad, ReadMeter};
 use crate::time::Instant;
 
 /// `lease_until_ns` of a delegate that has no lease.
@@ -43,6 +44,7 @@ pub struct ReadDelegate {
     lease_until_ns: AtomicU64,
     /// Whether somebody read by the lease since the loop last asked.
     used: AtomicBool,
+    counters: ReadCounters,
 }
 
 impl ReadDelegate {
@@ -54,6 +56,7 @@ impl ReadDelegate {
             valid: AtomicBool::new(true),
             lease_until_ns: AtomicU64::new(NO_LEASE),
             used: AtomicBool::new(false),
+            counters: ReadCounters::default(),
         }
     }
 
@@ -72,6 +75,11 @@ impl ReadDelegate {
     /// Whether it was used since the last call.
     pub(crate) fn take_used(&self) -> bool {
         self.used.load(Ordering::Relaxed) && self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// What was read since the last call, if anything.
+    pub(crate) fn take_load(&self) -> Option<ReadLoad> {
+        self.counters.take()
     }
 
     fn has_lease(&self, now: Instant) -> bool {
@@ -133,7 +141,17 @@ impl ReadPermit {
 
     /// Reads by `read` and checks that the region's data stayed whole meanwhile (M20).
     pub fn read<T>(&self, read: impl FnOnce(&metapb::Region) -> T) -> Result<T, RegionError> {
-        let value = read(&self.region);
+        self.read_metered(|region, _| read(region))
+    }
+
+    /// The same; `read` says on the meter what it has found.
+    pub fn read_metered<T>(
+        &self,
+        read: impl FnOnce(&metapb::Region, &ReadMeter) -> T,
+    ) -> Result<T, RegionError> {
+        let meter = self.delegate.counters.meter();
+        let value = read(&self.region, &meter);
+        self.delegate.counters.add(meter);
         fence(Ordering::SeqCst);
         if self.delegate.is_valid() { Ok(value) } else { Err(RegionError::StaleCommand) }
     }
@@ -170,6 +188,16 @@ impl LocalReader {
         now: impl Fn() -> Instant,
         read: impl FnOnce(&Arc<metapb::Region>) -> T,
     ) -> Result<T, ReadMiss> {
+        self.read_metered(header, now, |region, _| read(region))
+    }
+
+    /// The same; `read` says on the meter what it has found.
+    pub fn read_metered<T>(
+        &self,
+        header: &RequestHeader,
+        now: impl Fn() -> Instant,
+        read: impl FnOnce(&Arc<metapb::Region>, &ReadMeter) -> T,
+    ) -> Result<T, ReadMiss> {
         header.check_store(self.store).map_err(ReadMiss::Refused)?;
         let delegate = self.registry.find(header.region).ok_or(ReadMiss::NoLease)?;
         if !delegate.has_lease(now()) {
@@ -182,7 +210,9 @@ impl LocalReader {
         if !delegate.used.load(Ordering::Relaxed) {
             delegate.used.store(true, Ordering::Relaxed);
         }
-        let value = read(&delegate.region);
+        let meter = delegate.counters.meter();
+        let value = read(&delegate.region, &meter);
+        delegate.counters.add(meter);
         // What was read must not be older than the check that follows.
         fence(Ordering::SeqCst);
         if delegate.has_lease(now()) { Ok(value) } else { Err(ReadMiss::NoLease) }

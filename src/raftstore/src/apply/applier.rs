@@ -12,7 +12,9 @@ use super::batch::ApplyBatch;
 use super::region::{Content, Context, RegionApply};
 use super::session::{SessionDecodeError, Sessions};
 use super::state::ApplyState;
-use super::task::{ApplyResult, ApplyTask, ApplyTurn, Proposal, SnapshotMeta, SnapshotReady};
+use super::task::{
+    ApplyResult, ApplyTask, ApplyTurn, HashTask, Proposal, SnapshotMeta, SnapshotReady,
+};
 use crate::command::{CommandDecodeError, WriteResult};
 use crate::keys::Key;
 use crate::membership::conf_state;
@@ -163,6 +165,9 @@ impl Applier {
             };
             let created = apply.apply(entry, content, replies, &mut context)?;
             self.moved.insert(region);
+            if std::mem::take(&mut apply.hash_due) {
+                turn.hashes.push(self.freeze(region)?);
+            }
             if !created.is_empty() && planted(Bug::SplitNotAtomic) {
                 self.flush()?;
             }
@@ -176,6 +181,14 @@ impl Applier {
         }
         assert!(proposals.0.is_empty(), "region {region}: a proposal beyond the entries");
         Ok(())
+    }
+
+    /// The data of a region after the entry just executed.
+    fn freeze(&mut self, region: RegionId) -> Result<HashTask, ApplyError> {
+        self.flush()?;
+        let apply = &self.regions[&region];
+        let (region, index) = (apply.region().clone(), apply.state.applied_index);
+        Ok(HashTask { region, index, engine: self.engine.snapshot() })
     }
 
     /// Writes everything executed so far, the positions with the data.
@@ -224,6 +237,7 @@ impl Applier {
             applied_term: apply.state.applied_term,
             state_hash: apply.state.state_hash,
             effects: std::mem::take(&mut apply.effects),
+            growth: std::mem::take(&mut apply.growth),
         })
     }
 }

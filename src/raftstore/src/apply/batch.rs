@@ -88,6 +88,11 @@ impl ApplyBatch {
         }
     }
 
+    /// The operations of the request being executed.
+    pub(super) fn staged(&self) -> &[Op] {
+        self.staged.ops()
+    }
+
     /// The request is accepted: what it staged joins the batch and the digest.
     pub(super) fn accept(&mut self, hash: &mut StateHash) {
         self.staged.ops().iter().for_each(|op| hash.op(op));

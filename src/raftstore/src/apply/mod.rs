@@ -43,5 +43,6 @@ pub(crate) use session::is_session;
 pub use session::{SESSIONS_MAX, SessionDecodeError};
 pub use state::ApplyState;
 pub use task::{
-    Answered, ApplyResult, ApplyTask, ApplyTurn, Effect, Proposal, SnapshotMeta, SnapshotReady,
+    Answered, ApplyResult, ApplyTask, ApplyTurn, Effect, Growth, HashTask, Proposal, SnapshotMeta,
+    SnapshotReady,
 };

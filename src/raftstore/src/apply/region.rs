@@ -12,7 +12,7 @@ use super::batch::ApplyBatch;
 use super::hash::StateHash;
 use super::session::{Sessions, Verdict};
 use super::state::ApplyState;
-use super::task::{Answered, Effect};
+use super::task::{Answered, Effect, Growth};
 use crate::command::{Command, Epoch, Mutation, Request, Session, WriteResult};
 use crate::error::RegionError;
 use crate::keys::{self, Key, RawCf};
@@ -74,6 +74,10 @@ pub(super) struct RegionApply {
     pub(super) sessions: Sessions,
     /// Consequences not yet reported.
     pub(super) effects: Vec<Effect>,
+    /// The last entry wants the data as of now hashed.
+    pub(super) hash_due: bool,
+    /// The same for the amount of data.
+    pub(super) growth: Growth,
 }
 
 impl RegionApply {
@@ -84,8 +88,17 @@ impl RegionApply {
         sessions: Sessions,
     ) -> RegionApply {
         let id = region.id.into();
-        let siblings = Vec::new();
-        RegionApply { id, region, siblings, peer, state, sessions, effects: Vec::new() }
+        RegionApply {
+            id,
+            region,
+            siblings: Vec::new(),
+            peer,
+            state,
+            sessions,
+            effects: Vec::new(),
+            hash_due: false,
+            growth: Growth::default(),
+        }
     }
 
     pub(super) fn id(&self) -> RegionId {
@@ -144,10 +157,12 @@ impl RegionApply {
                 Command::PrepareMerge { .. }
                 | Command::CommitMerge { .. }
                 | Command::RollbackMerge { .. }
-                | Command::AbandonMerge { .. }
-                | Command::ComputeHash
-                | Command::VerifyHash { .. },
+                | Command::AbandonMerge { .. },
             ) => {}
+            Content::Command(Command::ComputeHash) => self.hash_due = true,
+            Content::Command(Command::VerifyHash { index, hash }) => {
+                self.effects.push(Effect::VerifyHash { index, hash });
+            }
             Content::ConfChange => {
                 self.effects.push(Effect::ConfChange { entry, region: None });
             }
@@ -273,6 +288,7 @@ impl RegionApply {
                 }
             }
         }
+        context.batch.staged().iter().for_each(|op| self.growth.add(op));
         context.batch.accept(hash);
         Ok(result)
     }

@@ -2,8 +2,10 @@
 //!
 //! Tasks of one region arrive in order; the order between regions carries no meaning.
 
+use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
+use engine::Op;
 use proto::ids::{PeerId, RegionId};
 use proto::metapb;
 use raft::{ConfState, Entry, LogIndex, Term};
@@ -11,7 +13,10 @@ use raft::{ConfState, Entry, LogIndex, Term};
 use super::state::ApplyState;
 use crate::command::WriteResult;
 use crate::error::RegionError;
+use crate::keys::raw_user_key;
+use crate::msg::StoreMsg;
 use crate::reply::Reply;
+use crate::scan::data_hash;
 
 /// One instruction to the applier.
 #[derive(Debug)]
@@ -74,6 +79,53 @@ pub struct ApplyResult {
     pub state_hash: u64,
     /// What the entries mean to the peer itself, in log order.
     pub effects: Vec<Effect>,
+    /// What they did to the amount of data.
+    pub growth: Growth,
+}
+
+/// What entries did to the amount of a region's data, as far as that is known without reading it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes of keys and values written, over others or not.
+    pub written_bytes: u64,
+    /// Keys written.
+    pub written_keys: u64,
+    /// Keys deleted, whether they were there or not.
+    pub deleted_keys: u64,
+    /// Ranges deleted: nobody knows what was in them.
+    pub deleted_ranges: u64,
+}
+
+impl Growth {
+    /// Adds one operation on the data.
+    pub(super) fn add(&mut self, op: &Op) {
+        match op {
+            Op::Put { key, value, .. } => {
+                self.written_bytes += (raw_user_key(key).len() + value.len()) as u64;
+                self.written_keys += 1;
+            }
+            Op::Delete { .. } => self.deleted_keys += 1,
+            Op::DeleteRange { .. } => self.deleted_ranges += 1,
+        }
+    }
+}
+
+impl AddAssign for Growth {
+    fn add_assign(&mut self, more: Growth) {
+        self.written_bytes += more.written_bytes;
+        self.written_keys += more.written_keys;
+        self.deleted_keys += more.deleted_keys;
+        self.deleted_ranges += more.deleted_ranges;
+    }
+}
+
+impl SubAssign for Growth {
+    fn sub_assign(&mut self, less: Growth) {
+        self.written_bytes -= less.written_bytes;
+        self.written_keys -= less.written_keys;
+        self.deleted_keys -= less.deleted_keys;
+        self.deleted_ranges -= less.deleted_ranges;
+    }
 }
 
 /// A consequence of an entry for the peer, beyond the data.
@@ -86,6 +138,13 @@ pub enum Effect {
         index: LogIndex,
         /// Its term.
         term: Term,
+    },
+    /// The leader's hash of the region's data as of `index`, to be compared with this peer's.
+    VerifyHash {
+        /// Of the `ComputeHash`.
+        index: LogIndex,
+        /// The leader's hash.
+        hash: u64,
     },
     /// A membership change reached its place in the log. Raft must be told in any case (hazard R24): of `region`'s
     /// configuration if it took effect, of an unchanged one if it was refused.
@@ -117,6 +176,37 @@ pub struct ApplyTurn {
     pub replies: Vec<Answered>,
     /// Snapshots asked for.
     pub snapshots: Vec<SnapshotReady>,
+    /// For the scanner: data to be hashed.
+    pub hashes: Vec<HashTask>,
+}
+
+/// The data of a region at one index, to be hashed for a comparison with the other peers.
+#[derive(Clone)]
+pub struct HashTask {
+    /// The region at `index`.
+    pub region: metapb::Region,
+    /// Of the `ComputeHash`.
+    pub index: LogIndex,
+    /// The frozen data; holds exactly the state at `index`.
+    pub engine: Arc<dyn engine::Snapshot>,
+}
+
+impl HashTask {
+    /// Hashes the data: the input for the store that it becomes.
+    pub fn carry_out(&self) -> engine::Result<StoreMsg> {
+        let hash = data_hash(&self.region, self.engine.as_ref())?;
+        Ok(StoreMsg::HashComputed { region: self.region.id.into(), index: self.index, hash })
+    }
+}
+
+impl std::fmt::Debug for HashTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { region, index, engine: _ } = self;
+        f.debug_struct("HashTask")
+            .field("region", region)
+            .field("index", index)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A consistent view of one region.

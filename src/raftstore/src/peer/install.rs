@@ -182,6 +182,7 @@ impl Peer {
             self.tasks.push(ApplyTask::Committed { region, entries: held, proposals });
         }
         self.set_region(meta.region, context);
+        self.size.forget();
         self.raft.advance_apply_to(meta.index);
         self.observe_lead(context);
         self.publish_delegate(context);

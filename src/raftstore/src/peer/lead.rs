@@ -34,6 +34,7 @@ impl Peer {
         if let Some(term) = leading {
             self.lease = Some(Lease::new(term, context.config.lease()));
             self.heartbeat_due = true;
+            self.restart_load(context.now);
             self.proposals.give_up();
             // The first entry of the term is Raft's own; its commit is the first thing a quorum confirms.
             self.proposals.push(self.raft.last_index(), term, context.now, Vec::new());
@@ -49,11 +50,13 @@ impl Peer {
         let error = self.not_leader();
         self.writes.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
         self.reads.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
+        self.fail_comparisons(&error);
         if !planted(Bug::ProposalMatchedByIndexOnly) {
             self.proposals.give_up();
         }
         self.raft.storage_mut().desk_mut().clear();
         self.log_gc.on_lead_lost();
+        self.forget_cuts();
     }
 
     /// The error for a request only the leader can serve, with the leader if it is known.
@@ -83,6 +86,7 @@ impl Peer {
     }
 
     pub(super) fn withdraw_delegate(&mut self, context: &Context<'_>) {
+        self.collect_reads();
         if self.delegate.take().is_some() {
             context.registry.withdraw(self.id);
         }

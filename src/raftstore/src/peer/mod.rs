@@ -12,12 +12,15 @@
 //! 4. While a snapshot is installed nothing is handed to the applier (M20).
 //!
 //! # One file per verb
-//! [`propose`] writes, [`order`] orders, [`split`] division, [`read`] reads, [`ready`] a turn, [`install`] snapshots from others, [`log_gc`] log compaction,
+//! [`propose`] writes, [`order`] orders, [`split`] division, [`read`] reads, [`ready`] a turn, [`install`] snapshots from
+//! others, [`log_gc`] log compaction, [`size`] and [`load`] how much there is and is done, [`consistency`] comparing data,
 //! [`open`] creation and restart, [`lead`] gaining, keeping and losing the lead, [`status`] what is told to others.
 
+mod consistency;
 mod entry_cache;
 mod install;
 mod lead;
+mod load;
 mod log_gc;
 mod open;
 mod order;
@@ -26,6 +29,7 @@ mod propose;
 mod read;
 mod ready;
 pub(crate) mod records;
+mod size;
 mod snapshot_desk;
 mod split;
 mod status;
@@ -41,11 +45,14 @@ pub use self::open::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError};
 pub(crate) use self::ready::{Held, TurnBuilder};
 pub use self::status::RegionStatus;
 
+use self::consistency::Consistency;
 use self::install::Install;
+use self::load::Load;
 use self::log_gc::LogGc;
 use self::proposals::Proposals;
 use self::propose::WriteQueue;
 use self::read::Reads;
+use self::size::Size;
 use self::storage::PeerStorage;
 use crate::apply::{ApplyResult, ApplyTask, Effect};
 use crate::config::Config;
@@ -98,6 +105,10 @@ pub(crate) struct Peer {
     /// Log writes under way that hold something of this peer.
     writes_in_flight: usize,
     log_gc: LogGc,
+    size: Size,
+    /// Rare.
+    consistency: Option<Box<Consistency>>,
+    load: Load,
 
     /// A snapshot file that Raft has not decided about.
     received: Option<ReceivedSnapshot>,
@@ -146,6 +157,12 @@ impl Peer {
             self.tick_transfer();
             self.tick_reads(context);
             self.tick_log_gc(context);
+            if (context.tick + self.id.get())
+                .is_multiple_of(context.config.split_check_ticks.into())
+            {
+                self.tick_size(context);
+                self.tick_load(context);
+            }
             let keep_ticks = context.config.snapshot_keep_ticks;
             self.raft.storage_mut().desk_mut().tick(keep_ticks);
             let period = u64::from(context.config.region_heartbeat_ticks);
@@ -166,17 +183,23 @@ impl Peer {
 
     /// The applier has got further. Returns what concerns the store.
     pub(crate) fn on_applied(&mut self, result: ApplyResult, context: &Context<'_>) -> Vec<Effect> {
-        let ApplyResult { region: _, applied_index, applied_term, state_hash, effects } = result;
+        let ApplyResult { region: _, applied_index, applied_term, state_hash, effects, growth } =
+            result;
         assert!(applied_index >= self.applied_index, "applied positions do not go back");
         assert!(applied_index <= self.handed_index, "applied what was never handed over");
         self.applied_index = applied_index;
         self.applied_term = applied_term;
         self.state_hash = state_hash;
         self.registering = false;
+        self.size.grow(growth);
+        if self.is_leader() {
+            self.load.applied(&growth);
+        }
         let mut for_store = Vec::new();
         for effect in effects {
             match effect {
                 Effect::CompactLog { index, term } => self.log_gc.on_compacted(index, term),
+                Effect::VerifyHash { .. } => for_store.push(effect),
                 // One that was refused leaves Raft as it is: it looks at the applied index to see that it is over (R24).
                 Effect::ConfChange { region: None, .. } => {}
                 Effect::ConfChange { entry, region: Some(region) } => {
@@ -206,6 +229,7 @@ impl Peer {
     /// The region has changed: everybody who reads must see the new one.
     fn set_region(&mut self, region: metapb::Region, context: &Context<'_>) {
         self.withdraw_delegate(context);
+        self.forget_cuts();
         if let Some(me) = region.peers.iter().find(|peer| peer.id == self.me.id) {
             self.me = *me;
         }
@@ -249,6 +273,7 @@ impl Peer {
         for reply in self.reads.take_replies() {
             reply.fail(error.clone());
         }
+        self.fail_comparisons(error);
     }
 }
 

@@ -121,6 +121,7 @@ impl Peer {
         if self.writes.size_bytes + size_bytes > QUEUED_WRITES_BYTES_MAX {
             return reply.fail(RegionError::StaleCommand);
         }
+        self.load.written(&request);
         self.writes.size_bytes += size_bytes;
         let version = header.epoch.version;
         self.writes.waiting.push_back(Queued { version, request, reply, size_bytes });

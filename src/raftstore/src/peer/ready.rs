@@ -54,6 +54,7 @@ impl Peer {
             || !self.tasks.is_empty()
             || self.log_gc.has_compacted()
             || self.heartbeat_due
+            || self.size_is_due()
             || self.install_is_ready()
             || self.wants_snapshot()
             || self.raft.has_ready()
@@ -75,8 +76,10 @@ impl Peer {
         }
         self.discard_refused_snapshot(out);
         if std::mem::take(&mut self.heartbeat_due) && self.is_leader() {
-            out.turn.heartbeats.push(self.heartbeat());
+            let heartbeat = self.heartbeat(context);
+            out.turn.heartbeats.push(heartbeat);
         }
+        self.turn_size(out);
     }
 
     fn carry_out(&mut self, mut ready: Ready, context: &Context<'_>, out: &mut TurnBuilder) {

@@ -65,6 +65,7 @@ impl Peer {
             self.set_region(left.clone(), context);
         }
         self.siblings = others.to_vec();
+        self.size.divide(parts.len() as u64);
     }
 
     /// What the region was cut into, seen from one part.

@@ -6,8 +6,8 @@ use proto::ids::PeerId;
 use proto::metapb;
 use raft::{LogIndex, ProgressState};
 
-use super::Peer;
-use crate::msg::{Flow, RegionHeartbeat};
+use super::{Context, Peer};
+use crate::msg::RegionHeartbeat;
 
 /// One region as this store sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,10 @@ pub struct RegionStatus {
     pub applied_index: LogIndex,
     /// Digest of everything applied; equal on all peers at the same index.
     pub state_hash: u64,
+    /// About how many bytes of keys and values it holds.
+    pub approximate_bytes: u64,
+    /// About how many keys.
+    pub approximate_keys: u64,
     /// Whether a snapshot is being installed.
     pub installing: bool,
     /// Entries that were proposed here and not yet handed to the applier.
@@ -31,19 +35,24 @@ pub struct RegionStatus {
 impl Peer {
     /// This peer's state, for operators and tests.
     pub(crate) fn status(&self) -> RegionStatus {
+        let size = self.size.approximate();
         RegionStatus {
             region: self.region.clone(),
             peer: self.me,
             raft: self.raft.status(),
             applied_index: self.applied_index,
             state_hash: self.state_hash,
+            approximate_bytes: size.bytes,
+            approximate_keys: size.keys,
             installing: self.install.is_some(),
             proposals: self.proposals.len(),
         }
     }
 
     /// The leader's report for the scheduler.
-    pub(super) fn heartbeat(&self) -> RegionHeartbeat {
+    pub(super) fn heartbeat(&mut self, context: &Context<'_>) -> RegionHeartbeat {
+        let flow = self.take_flow(context.now);
+        let size = self.size.approximate();
         let progress = self.raft.status().progress;
         let others = || progress.iter().filter(|p| p.id.0 != self.me.id);
         let peer = |p: &raft::ProgressStatus| self.find_peer(PeerId::from(p.id.0)).copied();
@@ -60,9 +69,9 @@ impl Peer {
                 .filter(|p| p.state == ProgressState::Snapshot)
                 .filter_map(peer)
                 .collect(),
-            approximate_bytes: 0,
-            approximate_keys: 0,
-            flow: Flow::default(),
+            approximate_bytes: size.bytes,
+            approximate_keys: size.keys,
+            flow,
         }
     }
 }

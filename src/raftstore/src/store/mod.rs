@@ -27,6 +27,7 @@ mod ident;
 mod log_writes;
 mod open;
 mod orders;
+mod scans;
 mod split;
 mod status;
 mod ticks;
@@ -52,9 +53,7 @@ use crate::apply::{ApplyResult, ApplyTask, Effect, SnapshotReady};
 use crate::config::Config;
 use crate::error::RegionError;
 use crate::local_reader::{LocalReader, ReadRegistry};
-use crate::msg::{
-    AdminRequest, ReadRequest, RequestHeader, SplitCheck, SplitRequest, StoreMsg, WriteRequest,
-};
+use crate::msg::{AdminRequest, ReadRequest, RequestHeader, SplitRequest, StoreMsg, WriteRequest};
 use crate::peer::{Context, Held, Peer};
 use crate::reply::Reply;
 use crate::time::Instant;
@@ -78,7 +77,6 @@ pub struct Store {
     messages: Vec<RaftMessage>,
     tasks: Vec<ApplyTask>,
     discarded: Vec<crate::snapshot::ReceivedSnapshot>,
-    split_checks: Vec<SplitCheck>,
     split_requests: Vec<SplitRequest>,
     split_reports: Vec<Vec<metapb::Region>>,
     early: EarlyMessages,
@@ -139,10 +137,15 @@ impl Store {
                 self.on_transfer(&header, to, reply);
             }
             StoreMsg::Admin(request) => self.on_admin(request),
-            StoreMsg::CheckConsistency { header, reply } => reply.fail(self.no_peer(&header)),
+            StoreMsg::CheckConsistency { header, reply } => {
+                self.on_check_consistency(&header, reply);
+            }
             StoreMsg::SplitIds { request, ids } => self.on_split_ids(&request, ids),
             StoreMsg::SplitChecked(checked) => self.on_split_checked(checked),
-            StoreMsg::HashComputed { .. } | StoreMsg::RegionAnswer { .. } => {}
+            StoreMsg::HashComputed { region, index, hash } => {
+                self.on_hash_computed(region, index, hash);
+            }
+            StoreMsg::RegionAnswer { .. } => {}
             StoreMsg::Drain => self.on_drain(),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
         }
@@ -241,6 +244,7 @@ impl Store {
     fn on_effect(&mut self, region: RegionId, effect: Effect) {
         match effect {
             Effect::Split { regions, created } => self.on_split(region, regions, created),
+            Effect::VerifyHash { index, hash } => self.on_verify_hash(region, index, hash),
             Effect::CompactLog { .. } | Effect::ConfChange { .. } => {}
         }
     }

@@ -84,7 +84,6 @@ impl Store {
             messages: Vec::new(),
             tasks: Vec::new(),
             discarded: Vec::new(),
-            split_checks: Vec::new(),
             split_requests: Vec::new(),
             split_reports: Vec::new(),
             early: Default::default(),

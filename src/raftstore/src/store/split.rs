@@ -16,7 +16,7 @@ use proto::raft_serverpb::RaftMessage;
 use super::Store;
 use crate::apply::ApplyState;
 use crate::error::RegionError;
-use crate::msg::{NewRegion, SplitCheck, SplitChecked, SplitRequest};
+use crate::msg::{NewRegion, SplitRequest};
 use crate::peer::Peer;
 use crate::planted::{Bug, planted};
 
@@ -56,24 +56,10 @@ impl Store {
         };
         if keys.is_empty() {
             peer.check_divisible()?;
-            let region = Arc::new(peer.region().clone());
-            self.split_checks.push(SplitCheck { region, part_bytes: 0, part_keys: 0 });
+            self.with_peer(id, |peer, context| peer.look_to_halve(context));
             return Ok(());
         }
         self.ask_to_split(id, keys)
-    }
-
-    /// A region was measured.
-    pub(super) fn on_split_checked(&mut self, checked: SplitChecked) {
-        let SplitChecked { check, split_keys, .. } = checked;
-        let id = RegionId::from(check.region.id);
-        let current = self.peers.get(&id).is_some_and(|peer| {
-            peer.is_leader() && peer.region().region_epoch == check.region.region_epoch
-        });
-        if current && !split_keys.is_empty() {
-            // If it cannot be now, the next look at its size asks again; an order is repeated by whoever gave it.
-            let _ = self.ask_to_split(id, split_keys);
-        }
     }
 
     /// Asks the scheduler for the ids of the parts, if the region can be cut at `keys`.

@@ -42,7 +42,6 @@ impl Store {
             messages: std::mem::take(&mut self.messages),
             apply: std::mem::take(&mut self.tasks),
             discarded_snapshots: std::mem::take(&mut self.discarded),
-            split_checks: std::mem::take(&mut self.split_checks),
             split_requests: std::mem::take(&mut self.split_requests),
             split_reports: std::mem::take(&mut self.split_reports),
             ..Turn::default()

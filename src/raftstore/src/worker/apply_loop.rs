@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 
 use super::counters::{Counters, add};
 use super::router::Router;
+use super::scanner::ScannerTask;
 use crate::apply::{Applier, ApplyTask, ApplyTurn};
 use crate::msg::StoreMsg;
 
@@ -14,6 +15,7 @@ const TASKS_MAX: usize = 1024;
 
 pub(super) struct ApplyLoop {
     pub(super) applier: Applier,
+    pub(super) scans: Sender<ScannerTask>,
     pub(super) router: Router,
     pub(super) counters: Arc<Counters>,
 }
@@ -35,7 +37,7 @@ impl ApplyLoop {
     }
 
     fn hand_out(&self, turn: ApplyTurn) {
-        let ApplyTurn { results, replies, snapshots } = turn;
+        let ApplyTurn { results, replies, snapshots, hashes } = turn;
         add(&self.counters.replies, replies.len());
         for (reply, outcome) in replies {
             reply.send(outcome);
@@ -43,6 +45,9 @@ impl ApplyLoop {
         // A store that has stopped need not know.
         if !results.is_empty() {
             let _ = self.router.send(StoreMsg::Applied(results));
+        }
+        for task in hashes {
+            let _ = self.scans.send(ScannerTask::Hash(task));
         }
         for ready in snapshots {
             let _ = self.router.send(StoreMsg::SnapshotReady(ready));

@@ -55,6 +55,8 @@ counters! {
     replies,
     /// Snapshots installed.
     snapshots_installed,
+    /// Regions read through by the scanner.
+    scans,
 }
 
 /// Adds to a counter.

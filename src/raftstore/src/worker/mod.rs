@@ -4,15 +4,16 @@
 //!  Router ──▶ store loop ──┬─▶ log writer ──┐        one write and one sync for all that has queued up
 //!  (clients,   (Store)     ├─▶ applier ─────┤        one engine write for all that has queued up; replies to clients
 //!   transport)    ▲        ├─▶ installer ───┤        snapshots taken over, files thrown away
+//!                 │        ├─▶ scanner ─────┤        whole regions read: sizes, cuts, hashes (also for the applier)
 //!                 │        └─▶ Transport, Placement (must not block)
-//!                 └─────────────────────────┘        Persisted, Applied, SnapshotReady, SnapshotInstalled
+//!                 └─────────────────────────┘        Persisted, Applied, SnapshotReady, SnapshotInstalled, …
 //! ```
 //! Every thread blocks until something arrives, then takes all that is there: batches form by themselves under load, and an
 //! idle store adds no wait. Only the store loop has a timer, for ticks.
 //!
 //! # Invariants
 //! 1. Raft messages are dropped, and counted, when too many wait; nothing else is ever dropped (M23), and nobody but the
-//!    four threads ever waits for a queue.
+//!    five threads ever waits for a queue.
 //! 2. The first failure, be it an error of the engine or a panic on any thread, stops the store for good (`fatal`): the
 //!    loop refuses everything from then on, and whoever started the worker is told once and ends the process.
 //! 3. Ticks follow a monotonic clock; those that a pause swallowed are not made up for.
@@ -35,6 +36,7 @@ mod fatal;
 mod installer;
 mod log_writer;
 mod router;
+mod scanner;
 mod store_loop;
 #[cfg(test)]
 mod tests;
@@ -62,6 +64,7 @@ pub use router::{RAFT_BYTES_QUEUED_MAX, RAFT_MESSAGES_QUEUED_MAX, Router, SendEr
 
 use fatal::Fatal;
 use installer::InstallerTask;
+use scanner::ScannerTask;
 
 /// Where outgoing messages go. Called on the store loop: must not block.
 pub trait Transport: Send + Sync {
@@ -158,6 +161,7 @@ struct Queues {
     log: Sender<LogWrite>,
     apply: Sender<Vec<ApplyTask>>,
     install: Sender<InstallerTask>,
+    scan: Sender<ScannerTask>,
 }
 
 impl Worker {
@@ -178,7 +182,13 @@ impl Worker {
         let (log_sender, log_writes) = unbounded();
         let (apply_sender, tasks) = unbounded();
         let (install_sender, installs) = unbounded();
-        let queues = Queues { log: log_sender, apply: apply_sender, install: install_sender };
+        let (scan_sender, scans) = unbounded();
+        let queues = Queues {
+            log: log_sender,
+            apply: apply_sender,
+            install: install_sender,
+            scan: scan_sender.clone(),
+        };
         let writer = log_writer::LogWriter {
             engine: engine.clone(),
             router: router.clone(),
@@ -187,6 +197,12 @@ impl Worker {
         };
         let applier = apply_loop::ApplyLoop {
             applier: Applier::new(engine.clone()),
+            scans: scan_sender,
+            router: router.clone(),
+            counters: counters.clone(),
+        };
+        let scanner = scanner::Scanner {
+            engine: engine.clone(),
             router: router.clone(),
             counters: counters.clone(),
         };
@@ -214,6 +230,7 @@ impl Worker {
             spawn("log-writer", &fatal, move || writer.run(&log_writes))?,
             spawn("applier", &fatal, move || applier.run(&tasks))?,
             spawn("installer", &fatal, move || installer.run(&installs))?,
+            spawn("scanner", &fatal, move || scanner.run(&scans))?,
             spawn("store", &fatal, move || {
                 store_loop.run(&inputs);
                 Ok(())

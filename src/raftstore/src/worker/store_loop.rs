@@ -10,6 +10,7 @@ use super::counters::{Counters, add};
 use super::fatal::Fatal;
 use super::installer::InstallerTask;
 use super::router::{Input, Router};
+use super::scanner::ScannerTask;
 use super::{Placement, Queues, SnapshotDone, Transport, WorkerOptions};
 use crate::msg::{StoreMsg, Turn};
 use crate::store::Store;
@@ -139,7 +140,7 @@ impl StoreLoop {
             return;
         }
         add(&self.counters.turns, 1);
-        let Queues { log, apply, install } = &self.queues;
+        let Queues { log, apply, install, scan } = &self.queues;
         // A thread that is gone has reported why; its report is on its way to us.
         if let Some(write) = turn.log_write {
             let _ = log.send(write);
@@ -159,6 +160,9 @@ impl StoreLoop {
         }
         for file in turn.discarded_snapshots {
             let _ = install.send(InstallerTask::Discard(file));
+        }
+        for check in turn.split_checks {
+            let _ = scan.send(ScannerTask::Measure(check));
         }
         if !turn.heartbeats.is_empty() {
             self.placement.region_heartbeats(turn.heartbeats);

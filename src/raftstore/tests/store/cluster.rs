@@ -14,6 +14,7 @@ use proto::raft_serverpb::RaftMessage;
 use raftstore::command::{ClientId, Mutation, Request, Session, WriteResult};
 use raftstore::keys::{self, RawCf};
 use raftstore::msg::{LogWrite, SnapshotSend};
+use raftstore::scan::measure;
 use raftstore::snapshot::{
     MemFiles, ReceiveLimits, SnapshotFiles, SnapshotReceiver, SnapshotSource, install,
 };
@@ -326,7 +327,12 @@ impl Cluster {
         let turn = node.store.turn(now);
         let mut moved = !turn.is_empty() && turn.poisoned.is_none();
         node.seen.heartbeats.extend(turn.heartbeats);
+        node.seen.split_requests.extend(turn.split_requests);
         node.seen.drained |= turn.drained;
+        for check in turn.split_checks {
+            let checked = measure(check, node.engine.snapshot().as_ref()).unwrap();
+            node.store.handle(StoreMsg::SplitChecked(checked), now);
+        }
         node.seen.poisoned = turn.poisoned;
         node.writes.extend(turn.log_write);
         node.tasks.extend(turn.apply);
@@ -379,6 +385,9 @@ impl Cluster {
         node.store.handle(StoreMsg::Applied(turn.results), now);
         for ready in turn.snapshots {
             node.store.handle(StoreMsg::SnapshotReady(ready), now);
+        }
+        for task in turn.hashes {
+            node.store.handle(task.carry_out().unwrap(), now);
         }
         true
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cluster;
+mod consistency;
 mod faults;
 mod hostile;
 mod leads;
@@ -11,5 +12,6 @@ mod many;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;
+mod sizes;
 mod snapshots;
 mod writes;
