@@ -66,6 +66,8 @@ impl Peer {
         }
         self.siblings = others.to_vec();
         self.size.divide(parts.len() as u64);
+        // The others learn of the commit with the next message; the new parts wait for it.
+        self.raft.ping();
     }
 
     /// What the region was cut into, seen from one part.

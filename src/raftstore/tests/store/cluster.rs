@@ -95,6 +95,8 @@ pub(crate) struct Cluster {
     wire: VecDeque<(StoreId, RaftMessage)>,
     /// Directed links that lose everything.
     pub(crate) cut: BTreeSet<(u64, u64)>,
+    /// The last id given out.
+    pub(crate) last_id: u64,
 }
 
 fn epoch() -> metapb::RegionEpoch {
@@ -140,6 +142,7 @@ impl Cluster {
             now: Instant::from_ms(1000),
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
+            last_id: 100,
         };
         for store in 1..=3 {
             let config = cluster.config_of(store);
@@ -294,16 +297,20 @@ impl Cluster {
     /// Everything under way arrives, and what follows from it.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut moved = false;
-            for store in 1..=3 {
-                moved |= self.turn(store);
-            }
-            moved |= self.deliver();
-            if !moved {
+            if !self.round() {
                 return;
             }
         }
         panic!("the cluster does not come to rest");
+    }
+
+    /// One turn of every store, and what they sent arrives; whether anything happened.
+    pub(crate) fn round(&mut self) -> bool {
+        let mut moved = false;
+        for store in 1..=3 {
+            moved |= self.turn(store);
+        }
+        moved | self.deliver()
     }
 
     fn deliver(&mut self) -> bool {
@@ -333,6 +340,7 @@ impl Cluster {
             let checked = measure(check, node.engine.snapshot().as_ref()).unwrap();
             node.store.handle(StoreMsg::SplitChecked(checked), now);
         }
+        node.seen.split_reports.extend(turn.split_reports);
         node.seen.poisoned = turn.poisoned;
         node.writes.extend(turn.log_write);
         node.tasks.extend(turn.apply);

@@ -12,6 +12,8 @@ mod many;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;
+mod regions;
 mod sizes;
 mod snapshots;
+mod splits;
 mod writes;
