@@ -186,7 +186,8 @@ impl Call {
         let (client_id, sequence) = (lane.client_id, lane.next_sequence);
         // Whatever became of the first attempt, the region that holds the keys now knows the lane, or has forgotten it.
         if self.ambiguous.is_some() || core.lanes.is_known(client_id, region) {
-            self.used_in = Some(region);
+            // An opening that was refused elsewhere is of no interest any more.
+            (self.opening, self.used_in) = (None, Some(region));
             return self.body(Some((client_id, sequence)));
         }
         self.opening = Some(region);
@@ -309,6 +310,10 @@ impl Call {
             return;
         }
         self.ambiguous = None;
+        if let Some(lane) = &self.lane {
+            // A write in doubt goes where nobody has opened its lane; and where it has written, none is ever opened.
+            core.lanes.opened(lane.client_id, region);
+        }
         self.give_back_lane(core);
         self.finish(Ok(reply));
     }

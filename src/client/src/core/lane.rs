@@ -12,6 +12,10 @@
 //! from the scheduler and are never used for a second lane. 3. What a lane believes to be known may be wrong: then the first
 //! attempt says so, unapplied, and costs one round trip.
 //!
+//! Left open: a region forgets a lane when some thousands of others were used there since. If it does so between a write and
+//! the repetition of that write, and is taken over in between by a region that remembers an older sequence of the lane, the
+//! write is applied again. Nothing short of never forgetting prevents that.
+//!
 //! Memory is bounded: [`LANES_MAX`] idle lanes of at most 2 × [`REGIONS_MAX`] regions each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -131,11 +135,12 @@ impl LanePool {
         self.lanes.get(&client_id).is_some_and(|record| record.knows.contains(&region))
     }
 
-    /// The region has answered the opening of the lane.
+    /// The region has answered the opening of the lane, or a write in it.
     pub fn opened(&mut self, client_id: u64, region: RegionId) {
         let record = self.lanes.get_mut(&client_id).expect("a lane in use is in the pool");
-        record.knows.insert(region);
-        self.known_by.entry(region).or_default().insert(client_id);
+        if record.knows.insert(region) {
+            self.known_by.entry(region).or_default().insert(client_id);
+        }
     }
 
     /// `heir` holds keys that `region` held before: it knows what that one knew.

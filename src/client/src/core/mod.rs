@@ -2,12 +2,14 @@
 //! runs the same code that talks to real stores.
 //!
 //! Vocabulary: a [`Call`] is one request to one region until it has an outcome; an *attempt* is one message to one store; a
-//! *route* is a region and its believed leader; a *lane* is a client id with one write in flight; a write is *ambiguous* once an attempt may have been applied.
+//! *route* is a region and its believed leader; a *lane* is a client id with one write in flight; a write is *ambiguous* once
+//! an attempt may have been applied.
 //!
 //! Invariants: see [`call`] (what may be repeated) and [`cache`] (what may be believed).
 //!
 //! Left out: follower reads, request hedging. Tests: next to each file; `call/tests.rs` drives calls against a model of
-//! regions that fail in every way the wire allows.
+//! regions that fail in every way the wire allows; `tests/moving_regions.rs` lets whole clients run in a world of regions that
+//! split, merge and move.
 
 pub mod backoff;
 pub mod batch;
