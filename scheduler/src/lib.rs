@@ -22,4 +22,5 @@
 
 pub mod core;
 pub mod journal;
+pub mod planted;
 pub mod server;

@@ -22,7 +22,8 @@ pub enum Error {
     /// A living store has this address.
     #[error(
         "address {address} belongs to store {holder}, heard of {age_ms} ms ago; \
-         stop it or give store {store} another address"
+         stop it or give store {store} another address; \
+         if store {holder} is gone for good, say: flotilla node replace {holder}"
     )]
     AddressTaken {
         /// The address both want.

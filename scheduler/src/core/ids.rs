@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::record::{Change, Record};
+use crate::planted::{Bug, planted};
 
 /// Ids made durable at once.
 pub const ID_WINDOW: u64 = 1000;
@@ -38,12 +39,15 @@ impl IdAllocator {
     /// After the records of an earlier life: whatever its window held may be in use.
     pub(super) fn skip_window(&mut self) {
         self.next = self.durable_end;
+        if planted(Bug::IdsReused) {
+            self.next = self.durable_end.saturating_sub(ID_WINDOW).max(FIRST);
+        }
     }
 
     /// Ids from the durable part of the window, or nothing.
     pub(super) fn try_take(&mut self, count: u64) -> Option<Range<u64>> {
         let end = self.next.checked_add(count)?;
-        if end > self.durable_end {
+        if end > self.durable_end && !planted(Bug::WindowBeforeJournal) {
             return None;
         }
         Some(std::mem::replace(&mut self.next, end)..end)
@@ -60,7 +64,7 @@ impl IdAllocator {
 
     /// Extends the window if it runs low.
     pub(super) fn maintain(&mut self, change: &mut Change) {
-        if self.decided_end - self.next < LOW {
+        if self.decided_end.saturating_sub(self.next) < LOW {
             self.extend_to(self.next + ID_WINDOW, change);
         }
     }

@@ -9,14 +9,31 @@
 //! **Recovery.** [`Scheduler::open`] applies every record of the journal, skips what was left of the
 //! id and timestamp windows, and returns the change that opens new ones.
 
+mod balance;
 mod bootstrap;
+mod builder;
+mod checkers;
 mod error;
 mod ids;
+mod life;
+mod loads;
 mod operations;
+mod operator;
+mod operators;
+mod placement;
 mod record;
 mod regions;
+mod scatter;
+mod schedule;
+mod settings;
+mod sizes;
+mod steady;
+mod step;
+mod store_changes;
 mod stores;
 mod tso;
+mod views;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,6 +53,9 @@ pub use self::tso::{LOGICAL_BITS, TIMESTAMP_WINDOW_MS, Timestamp, TimestampError
 
 use self::ids::IdAllocator;
 use self::regions::RegionTree;
+use self::schedule::Agenda;
+use self::settings::Settings;
+use self::steady::SteadyTime;
 use self::stores::Stores;
 use self::tso::TimestampOracle;
 
@@ -103,6 +123,11 @@ pub struct Scheduler {
     unsaved: BTreeMap<RegionId, Option<metapb::Region>>,
     plan: Option<InitialPlan>,
     safe_point: u64,
+    settings: Settings,
+    /// Balancers that rest, until when (Unix milliseconds; 0 is for good).
+    pauses: BTreeMap<String, u64>,
+    time: SteadyTime,
+    agenda: Agenda,
 }
 
 impl Scheduler {
@@ -126,6 +151,7 @@ impl Scheduler {
         } else {
             check_foreign(&records)?;
         }
+        let settings = Settings::defaults(&config);
         let mut scheduler = Self {
             config,
             cluster_id: 0,
@@ -136,6 +162,10 @@ impl Scheduler {
             unsaved: BTreeMap::new(),
             plan: None,
             safe_point: 0,
+            settings,
+            pauses: BTreeMap::new(),
+            time: SteadyTime::new(now_ms),
+            agenda: Agenda::new(now_ms),
         };
         for record in records {
             scheduler.apply_record(record, now_ms);
@@ -149,6 +179,7 @@ impl Scheduler {
 
     /// Takes a change in that the journal has committed.
     pub fn apply(&mut self, change: Change, now_ms: u64) {
+        let now_ms = self.time.observe(now_ms);
         for id in change.removals {
             self.regions.forget(id);
         }
@@ -166,7 +197,12 @@ impl Scheduler {
             Record::SafePoint(safe_point) => self.safe_point = self.safe_point.max(safe_point),
             Record::Plan(plan) => self.plan = Some(plan),
             Record::Store(store) => self.stores.apply(store, now_ms),
-            Record::Region(region) => self.regions.restore(region),
+            Record::Region(region) => self.regions.restore(region, now_ms),
+            Record::Settings(set) => self.settings = Settings::restore(&self.config, &set),
+            Record::Pauses(pauses) => {
+                let pauses = pauses.pauses.into_iter();
+                self.pauses = pauses.map(|pause| (pause.balancer, pause.until_ms)).collect();
+            }
         }
     }
 
@@ -213,10 +249,12 @@ impl Scheduler {
 
     /// Registers a store, and plans the first regions if it is the one everybody waited for.
     pub fn put_store(&mut self, store: metapb::Store, now_ms: u64) -> Result<Change, Error> {
+        let now_ms = self.time.observe(now_ms);
         let mut change = Change::default();
         let id = StoreId::new(store.id);
+        let disconnect_ms = self.settings.store_disconnect_ms;
         let mut serving: Vec<_> = self.stores.serving().collect();
-        for record in self.stores.register(store, now_ms, self.config.store_down_ms)? {
+        for record in self.stores.register(store, now_ms, disconnect_ms)? {
             let (other, up) = (record.id.into(), record.state == metapb::StoreState::Up as i32);
             serving.retain(|&known| known != other);
             if up {
@@ -224,6 +262,7 @@ impl Scheduler {
             }
             change.put(Record::Store(record));
         }
+        self.stores.hear(id, now_ms);
         serving.sort();
         if self.plan.is_none() && serving.len() >= self.config.initial_stores as usize {
             assert!(serving.contains(&id), "only a registration completes the number");
@@ -243,6 +282,7 @@ impl Scheduler {
         stats: pdpb::StoreStats,
         now_ms: u64,
     ) -> Result<metapb::NodeState, Error> {
+        let now_ms = self.time.observe(now_ms);
         self.stores.heartbeat(stats, now_ms)
     }
 
@@ -283,19 +323,15 @@ impl Scheduler {
     pub fn region_heartbeat(
         &mut self,
         report: RegionInfo,
-        _now_ms: u64,
+        now_ms: u64,
     ) -> Result<(Change, Option<pdpb::RegionHeartbeatResponse>), Error> {
+        let unix_ms = now_ms;
+        let now_ms = self.time.observe(now_ms);
         self.check_leader(&report)?;
         let mut change = Change::default();
-        self.report(report, &mut change)?;
-        Ok((change, None))
-    }
-
-    /// Looks after the cluster: call it every 100 ms to 1 s while leading. Each instruction goes down the
-    /// stream of the store of its `target_peer`; one that is lost is given again with the region's next
-    /// heartbeat.
-    pub fn tick(&mut self, _now_ms: u64) -> (Change, Vec<pdpb::RegionHeartbeatResponse>) {
-        (Change::default(), Vec::new())
+        let id = report.id();
+        self.report(RegionInfo { heard_ms: now_ms, ..report }, &mut change, now_ms)?;
+        Ok((change, self.look_after(id, unix_ms, now_ms)))
     }
 
     /// Whether a report about this region, as it stands, would change nothing that is remembered.
@@ -305,13 +341,14 @@ impl Scheduler {
 
     /// Takes the regions in that a split made, all at once.
     pub fn report_split(&mut self, regions: Vec<metapb::Region>) -> Result<Change, Error> {
+        let now_ms = self.time.now_ms();
         let mut change = Change::default();
         for region in &regions {
             regions::validate(region)?;
         }
         for meta in regions {
             let known = self.regions.by_id(meta.id.into()).cloned().unwrap_or_default();
-            match self.report(RegionInfo { meta, ..known }, &mut change) {
+            match self.report(RegionInfo { meta, ..known }, &mut change, now_ms) {
                 // A heartbeat was faster; the other halves still count.
                 Ok(()) | Err(Error::RegionStale { .. }) => {}
                 Err(error) => return Err(error),
@@ -320,9 +357,17 @@ impl Scheduler {
         Ok(change)
     }
 
-    fn report(&mut self, report: RegionInfo, change: &mut Change) -> Result<(), Error> {
+    fn report(
+        &mut self,
+        report: RegionInfo,
+        change: &mut Change,
+        now_ms: u64,
+    ) -> Result<(), Error> {
         let (id, meta) = (report.id(), report.meta.clone());
-        let accepted = self.regions.report(report)?;
+        let accepted = self.regions.report(report, now_ms)?;
+        for &region in &accepted.displaced {
+            self.displaced(region, now_ms);
+        }
         if accepted.meta_changed {
             self.unsaved.extend(accepted.displaced.into_iter().map(|id| (id, None)));
             self.unsaved.insert(id, Some(meta));
@@ -353,6 +398,12 @@ impl Scheduler {
     /// The region that holds a key.
     pub fn region_by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
         self.regions.by_key(key)
+    }
+
+    /// As [`Self::region_by_key`], but only a region that has reported that it holds the key: nothing for the
+    /// half of a split that has not reported yet.
+    pub fn reported_region_by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
+        self.regions.reported_by_key(key)
     }
 
     /// A region by its id.

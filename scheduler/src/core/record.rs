@@ -28,6 +28,10 @@ pub enum Key {
     SafePoint,
     /// `05` → `flotilla.InitialPlan`: the first regions.
     Plan,
+    /// `06` → `flotilla.Settings`: those that differ from their defaults.
+    Settings,
+    /// `07` → `flotilla.Pauses`: balancers that rest.
+    Pauses,
     /// `10 id` → `metapb.Store`.
     Store(StoreId),
     /// `11 id` → `metapb.Region`: the last one reported. A cache of what the stores know, so that
@@ -45,6 +49,8 @@ impl Key {
             Self::TimestampWindow => (0x03, None),
             Self::SafePoint => (0x04, None),
             Self::Plan => (0x05, None),
+            Self::Settings => (0x06, None),
+            Self::Pauses => (0x07, None),
             Self::Store(id) => (0x10, Some(id.get())),
             Self::Region(id) => (0x11, Some(id.get())),
         };
@@ -72,6 +78,10 @@ pub enum Record {
     SafePoint(u64),
     /// See [`Key::Plan`].
     Plan(flotillapb::InitialPlan),
+    /// See [`Key::Settings`].
+    Settings(flotillapb::Settings),
+    /// See [`Key::Pauses`].
+    Pauses(flotillapb::Pauses),
     /// See [`Key::Store`].
     Store(metapb::Store),
     /// See [`Key::Region`].
@@ -98,6 +108,8 @@ impl Record {
             Self::TimestampWindow(_) => Key::TimestampWindow,
             Self::SafePoint(_) => Key::SafePoint,
             Self::Plan(_) => Key::Plan,
+            Self::Settings(_) => Key::Settings,
+            Self::Pauses(_) => Key::Pauses,
             Self::Store(store) => Key::Store(store.id.into()),
             Self::Region(region) => Key::Region(region.id.into()),
         }
@@ -111,6 +123,8 @@ impl Record {
             | Self::TimestampWindow(value)
             | Self::SafePoint(value) => Bytes::copy_from_slice(&value.to_be_bytes()),
             Self::Plan(plan) => plan.encode_to_vec().into(),
+            Self::Settings(settings) => settings.encode_to_vec().into(),
+            Self::Pauses(pauses) => pauses.encode_to_vec().into(),
             Self::Store(store) => store.encode_to_vec().into(),
             Self::Region(region) => region.encode_to_vec().into(),
         }
@@ -125,6 +139,8 @@ impl Record {
             Some(0x03) => Self::TimestampWindow(number(key, value)?),
             Some(0x04) => Self::SafePoint(number(key, value)?),
             Some(0x05) => Self::Plan(message(key, value)?),
+            Some(0x06) => Self::Settings(message(key, value)?),
+            Some(0x07) => Self::Pauses(message(key, value)?),
             Some(0x10) => Self::Store(message(key, value)?),
             Some(0x11) => Self::Region(message(key, value)?),
             _ => return Err(error(key, "unknown kind of record")),
@@ -195,6 +211,8 @@ mod tests {
             Record::TimestampWindow(3),
             Record::SafePoint(4),
             Record::Plan(flotillapb::InitialPlan { regions: vec![region.clone()] }),
+            Record::Settings(flotillapb::Settings { items: vec![Default::default()] }),
+            Record::Pauses(flotillapb::Pauses { pauses: vec![Default::default()] }),
             Record::Store(metapb::Store { id: 7, address: "a:1".into(), ..Default::default() }),
             Record::Region(region),
         ];
@@ -202,7 +220,7 @@ mod tests {
             let key = record.key().encode();
             assert_eq!(Record::decode(&key, &record.value()).as_ref(), Ok(record));
         }
-        assert_eq!(records[7].key().encode(), &[0x11, 0, 0, 0, 0, 0, 0, 1, 2][..]);
+        assert_eq!(records[9].key().encode(), &[0x11, 0, 0, 0, 0, 0, 0, 1, 2][..]);
     }
 
     #[test]

@@ -23,6 +23,11 @@ use proto::limits::REGION_PEERS_MAX;
 use proto::{metapb, pdpb};
 
 use super::error::Error;
+use super::loads::{Loads, StoreLoad};
+use crate::planted::{Bug, planted};
+
+/// The largest size and rate that is believed, so that sums cannot overflow.
+const ESTIMATE_MAX: u64 = 1 << 50;
 
 /// A region as its leader reported it last.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,6 +67,13 @@ pub struct Flow {
     pub read_keys: u64,
 }
 
+impl Flow {
+    /// Bytes, of whichever direction.
+    pub(super) fn bytes(self) -> u64 {
+        self.write_bytes + self.read_bytes
+    }
+}
+
 impl From<pdpb::RegionHeartbeatRequest> for RegionInfo {
     fn from(request: pdpb::RegionHeartbeatRequest) -> Self {
         let interval = request.interval.unwrap_or_default();
@@ -92,11 +104,34 @@ impl RegionInfo {
         self.meta.id.into()
     }
 
-    fn epoch(&self) -> metapb::RegionEpoch {
+    pub(super) fn epoch(&self) -> metapb::RegionEpoch {
         self.meta.region_epoch.unwrap_or_default()
     }
 
-    fn contains(&self, key: &[u8]) -> bool {
+    /// Brings what a leader said about itself into bounds: estimates, and peers it does not have.
+    pub(super) fn trim(&mut self) {
+        let peers = &self.meta.peers;
+        let known = |id: u64| peers.iter().any(|peer| peer.id == id);
+        self.pending_peers.retain(|peer| known(peer.id));
+        self.pending_peers.sort_by_key(|peer| peer.id);
+        self.pending_peers.dedup_by_key(|peer| peer.id);
+        self.down_peers.retain(|down| down.peer.as_ref().is_some_and(|peer| known(peer.id)));
+        // The list of peers says where a peer is.
+        self.leader =
+            self.leader.and_then(|leader| peers.iter().find(|peer| peer.id == leader.id)).copied();
+        for place in self.pending_peers.iter_mut() {
+            if let Some(peer) = peers.iter().find(|peer| peer.id == place.id) {
+                *place = *peer;
+            }
+        }
+        let Flow { write_bytes, read_bytes, write_keys, read_keys } = &mut self.flow;
+        let sizes = [&mut self.approximate_size, &mut self.approximate_keys];
+        for estimate in sizes.into_iter().chain([write_bytes, read_bytes, write_keys, read_keys]) {
+            *estimate = (*estimate).min(ESTIMATE_MAX);
+        }
+    }
+
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
         self.meta.start_key <= key && before_end(key, &self.meta.end_key)
     }
 
@@ -165,6 +200,9 @@ pub(super) struct RegionTree {
     entries: ByStart,
     starts: BTreeMap<RegionId, Bytes>,
     remnants: ByStart,
+    loads: Loads,
+    /// Entries whose leader is known.
+    led: usize,
 }
 
 impl RegionTree {
@@ -187,8 +225,7 @@ impl RegionTree {
     }
 
     /// As [`Self::by_key`], without remnants.
-    #[cfg(test)]
-    fn reported_by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
+    pub(super) fn reported_by_key(&self, key: &[u8]) -> Option<&RegionInfo> {
         covering(&self.entries, key)
     }
 
@@ -223,25 +260,73 @@ impl RegionTree {
         above.into_iter().flatten().min_by_key(|info| &info.meta.start_key)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &RegionInfo> {
-        self.entries.values()
+    /// What a store carries; `None` if it never carried anything.
+    pub(super) fn load(&self, store: StoreId) -> Option<&StoreLoad> {
+        self.loads.of(store)
     }
 
     /// How many regions a store leads, and how many it has a peer of.
     pub(super) fn counts(&self, store: StoreId) -> (usize, usize) {
-        let on_store = |peer: &metapb::Peer| peer.store_id == store.get();
-        let leaders = self.iter().filter(|info| info.leader.as_ref().is_some_and(on_store)).count();
-        let peers = self.iter().filter(|info| info.meta.peers.iter().any(on_store)).count();
-        (leaders, peers)
+        self.load(store).map_or((0, 0), |load| (load.led.len(), load.regions.len()))
+    }
+
+    /// How many regions have reported since they were read from the disk.
+    pub(super) fn led_count(&self) -> usize {
+        self.led
+    }
+
+    /// Regions that have reported, or were read from the disk, from `key` on, at most `limit`.
+    pub(super) fn entries_from(
+        &self,
+        key: &[u8],
+        limit: usize,
+    ) -> impl Iterator<Item = &RegionInfo> {
+        let from = (Bound::Included(key), Bound::Unbounded);
+        self.entries.range::<[u8], _>(from).take(limit).map(|(_, info)| info)
+    }
+
+    /// The neighbours of a region, if they are known: the one below, the one above.
+    pub(super) fn neighbours(&self, info: &RegionInfo) -> [Option<&RegionInfo>; 2] {
+        let below = last_below(&self.entries, &info.meta.start_key);
+        let above = self.entries.get(&info.meta.end_key);
+        [
+            below.filter(|below| below.meta.end_key == info.meta.start_key),
+            above.filter(|above| !above.meta.start_key.is_empty()),
+        ]
+    }
+
+    fn insert_entry(&mut self, info: RegionInfo) {
+        self.loads.add(&info);
+        self.led += usize::from(info.leader.is_some());
+        let before = self.entries.insert(info.meta.start_key.clone(), info);
+        assert!(before.is_none(), "an entry was taken out before another takes its place");
+    }
+
+    fn remove_entry(&mut self, start: &[u8]) -> Option<RegionInfo> {
+        let info = self.entries.remove(start)?;
+        self.loads.remove(&info);
+        self.led -= usize::from(info.leader.is_some());
+        Some(info)
     }
 
     /// Takes a leader's report in, or a region read from the disk.
-    pub(super) fn report(&mut self, report: RegionInfo) -> Result<Accepted, Error> {
+    pub(super) fn report(
+        &mut self,
+        mut report: RegionInfo,
+        now_ms: u64,
+    ) -> Result<Accepted, Error> {
         validate(&report.meta)?;
         self.check_stale(&report)?;
+        report.trim();
         let known = self.by_id(report.id());
+        let version = |info: &RegionInfo| info.epoch().version;
+        report.range_since_ms = match known {
+            Some(known) if version(known) == version(&report) => known.range_since_ms,
+            _ => now_ms,
+        };
         if known.is_some_and(|known| known.meta == report.meta) {
-            self.entries.insert(report.meta.start_key.clone(), report);
+            self.remove_entry(&report.meta.start_key);
+            self.insert_entry(report);
             return Ok(Accepted::default());
         }
         Ok(Accepted { meta_changed: true, displaced: self.replace(report) })
@@ -279,12 +364,12 @@ impl RegionTree {
         let id = report.id();
         let (start, end) = (report.meta.start_key.clone(), report.meta.end_key.clone());
         // What the same region covered before and no longer does is not known to belong to anybody.
-        let before = self.starts.remove(&id).and_then(|start| self.entries.remove(&start));
+        let before = self.starts.remove(&id).and_then(|start| self.remove_entry(&start));
         let mut left_over: Vec<_> =
             before.iter().flat_map(|old| old.remains(&start, &end)).collect();
         let mut displaced = Vec::new();
         for key in overlapping(&self.entries, &start, &end) {
-            if let Some(old) = self.entries.remove(&key) {
+            if let Some(old) = self.remove_entry(&key) {
                 self.starts.remove(&old.id());
                 displaced.push(old.id());
                 left_over.extend(old.remains(&start, &end));
@@ -295,27 +380,30 @@ impl RegionTree {
                 left_over.extend(old.outside(&start, &end));
             }
         }
+        if planted(Bug::HoleAfterSplit) {
+            left_over.clear();
+        }
         for remnant in left_over {
             self.remnants.insert(remnant.meta.start_key.clone(), remnant);
         }
-        self.starts.insert(id, start.clone());
-        self.entries.insert(start, report);
+        self.starts.insert(id, start);
+        self.insert_entry(report);
         displaced
     }
 
     /// A region that a running scheduler already knows, or one read back from the disk.
-    pub(super) fn restore(&mut self, meta: metapb::Region) {
+    pub(super) fn restore(&mut self, meta: metapb::Region, now_ms: u64) {
         let id = meta.id.into();
         if self.by_id(id).is_none_or(|known| known.meta != meta) {
             // Older than what was reported since: what is known stays.
-            let _ = self.report(RegionInfo { meta, ..RegionInfo::default() });
+            let _ = self.report(RegionInfo { meta, ..RegionInfo::default() }, now_ms);
         }
     }
 
     /// A region was displaced; on the way back from the disk this says so again.
     pub(super) fn forget(&mut self, id: RegionId) {
         if let Some(start) = self.starts.remove(&id) {
-            self.entries.remove(&start);
+            self.remove_entry(&start);
         }
     }
 }

@@ -12,6 +12,7 @@ use proto::metapb::{self, NodeState, StoreState};
 use proto::pdpb;
 
 use super::error::Error;
+use super::life::{Decision, decided};
 
 /// A store as the scheduler sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,11 +26,12 @@ pub struct StoreInfo {
 }
 
 impl StoreInfo {
-    fn id(&self) -> StoreId {
+    /// The store's id.
+    pub fn id(&self) -> StoreId {
         self.meta.id.into()
     }
 
-    fn is_tombstone(&self) -> bool {
+    pub(super) fn is_tombstone(&self) -> bool {
         self.meta.state == StoreState::Tombstone as i32
     }
 
@@ -46,11 +48,23 @@ pub(super) struct Stores {
 }
 
 impl Stores {
-    /// A registration became durable.
+    /// A record became durable. A new store counts as just heard of; that a known one was heard of is
+    /// said by [`Self::hear`] alone.
     pub(super) fn apply(&mut self, meta: metapb::Store, now_ms: u64) {
-        let id = StoreId::new(meta.id);
-        let stats = self.by_id.remove(&id).and_then(|store| store.stats);
-        self.by_id.insert(id, StoreInfo { meta, stats, heard_ms: now_ms });
+        match self.by_id.get_mut(&StoreId::new(meta.id)) {
+            Some(store) => store.meta = meta,
+            None => {
+                let id = StoreId::new(meta.id);
+                self.by_id.insert(id, StoreInfo { meta, stats: None, heard_ms: now_ms });
+            }
+        }
+    }
+
+    /// A store was heard of, other than by a heartbeat.
+    pub(super) fn hear(&mut self, id: StoreId, now_ms: u64) {
+        if let Some(store) = self.by_id.get_mut(&id) {
+            store.heard_ms = now_ms;
+        }
     }
 
     pub(super) fn get(&self, id: StoreId) -> Option<&StoreInfo> {
@@ -84,24 +98,50 @@ impl Stores {
         let same_address = |store: &&StoreInfo| {
             store.id() != id && !store.is_tombstone() && store.meta.address == asked.address
         };
-        for holder in self.by_id.values().filter(same_address) {
+        let holders = self.by_id.values().filter(same_address);
+        for holder in holders.filter(|holder| !holder.is_lost()) {
+            let holder_id = holder.id();
+            if self.by_id.get(&id).is_some_and(StoreInfo::is_lost) {
+                return Err(Error::Refused(format!(
+                    "store {id} was given up, and store {holder_id} has its address {} now",
+                    asked.address
+                )));
+            }
             if holder.is_alive(now_ms, down_ms) {
                 return Err(Error::AddressTaken {
                     address: asked.address,
-                    holder: holder.id(),
+                    holder: holder_id,
                     store: id,
                     age_ms: now_ms.saturating_sub(holder.heard_ms),
                 });
             }
-            let mut replaced = holder.meta.clone();
-            replaced.state = StoreState::Offline as i32;
-            replaced.node_state = NodeState::Removing as i32;
-            records.push(replaced);
+            records.push(decided(holder.meta.clone(), Decision::GiveUp));
         }
-        let known = self.by_id.get(&id).map(|store| (store.meta.state, store.meta.node_state));
-        let (state, node_state) =
-            known.unwrap_or((StoreState::Up as i32, NodeState::Serving as i32));
-        records.push(metapb::Store { state, node_state, last_heartbeat: 0, ..asked });
+        let known = self.by_id.get(&id);
+        // What people said about a store stays, unless it says otherwise itself; a newcomer stands where
+        // the store stood whose place it takes.
+        let before = known.or_else(|| {
+            let of_address = |store: &&StoreInfo| store.meta.address == asked.address;
+            self.by_id.values().rfind(of_address)
+        });
+        let mut asked = asked;
+        for label in before.iter().flat_map(|store| &store.meta.labels) {
+            let same = |other: &metapb::StoreLabel| other.key == label.key;
+            if !asked.labels.iter().any(same) && asked.labels.len() < STORE_LABELS_MAX {
+                asked.labels.push(label.clone());
+            }
+        }
+        let (state, node_state, physically_destroyed) = known
+            .map_or((StoreState::Up as i32, NodeState::Serving as i32, false), |store| {
+                (store.meta.state, store.meta.node_state, store.meta.physically_destroyed)
+            });
+        records.push(metapb::Store {
+            state,
+            node_state,
+            physically_destroyed,
+            last_heartbeat: 0,
+            ..asked
+        });
         Ok(records)
     }
 
@@ -159,9 +199,11 @@ mod tests {
     }
 
     fn register(stores: &mut Stores, asked: metapb::Store, now_ms: u64) -> Result<(), Error> {
+        let id = asked.id.into();
         for record in stores.register(asked, now_ms, DOWN_MS)? {
             stores.apply(record, now_ms);
         }
+        stores.hear(id, now_ms);
         Ok(())
     }
 
@@ -183,7 +225,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "address a:1 belongs to store 1, heard of 9999 ms ago; \
-             stop it or give store 2 another address"
+             stop it or give store 2 another address; \
+             if store 1 is gone for good, say: flotilla node replace 1"
         );
         assert!(stores.get(2.into()).is_none());
         register(&mut stores, store(2, "a:1"), DOWN_MS).unwrap();

@@ -34,7 +34,7 @@ fn region(id: u64, start: &str, end: &str, conf_ver: u64, version: u64) -> Regio
 fn fixture() -> RegionTree {
     let mut tree = RegionTree::default();
     for region in [region(1, "", "b", 2, 2), region(2, "b", "m", 2, 2), region(3, "m", "", 2, 2)] {
-        assert!(tree.report(region).unwrap().meta_changed);
+        assert!(tree.report(region, 0).unwrap().meta_changed);
     }
     tree
 }
@@ -57,7 +57,7 @@ fn assert_tiled(tree: &RegionTree) {
 #[test]
 fn region_not_updated_by_an_identical_report() {
     let mut tree = fixture();
-    assert_eq!(tree.report(region(2, "b", "m", 2, 2)), Ok(Accepted::default()));
+    assert_eq!(tree.report(region(2, "b", "m", 2, 2), 0), Ok(Accepted::default()));
     assert_eq!(tree.len(), 3);
 }
 
@@ -66,7 +66,7 @@ fn region_update_version_and_conf_ver() {
     let mut tree = fixture();
     for (conf_ver, version) in [(2, 3), (3, 3), (4, 5)] {
         let report = region(2, "b", "m", conf_ver, version);
-        assert!(tree.report(report.clone()).unwrap().meta_changed);
+        assert!(tree.report(report.clone(), 0).unwrap().meta_changed);
         assert_eq!(tree.by_id(2.into()), Some(&report));
     }
 }
@@ -75,24 +75,24 @@ fn region_update_version_and_conf_ver() {
 fn region_with_stale_version_or_conf_ver_is_refused_and_changes_nothing() {
     let mut tree = fixture();
     for (conf_ver, version) in [(2, 1), (9, 1), (1, 2), (1, 9), (0, 0)] {
-        let error = tree.report(region(2, "b", "m", conf_ver, version)).unwrap_err();
+        let error = tree.report(region(2, "b", "m", conf_ver, version), 0).unwrap_err();
         assert!(matches!(error, Error::RegionStale { .. }), "{error}");
     }
     let mut without_epoch = region(2, "b", "m", 0, 0);
     without_epoch.meta.region_epoch = None;
-    assert!(tree.report(without_epoch).is_err());
+    assert!(tree.report(without_epoch, 0).is_err());
     assert_eq!(tree.by_id(2.into()), Some(&region(2, "b", "m", 2, 2)));
 }
 
 #[test]
 fn an_unknown_region_loses_against_any_it_overlaps() {
     let mut tree = fixture();
-    tree.report(region(2, "b", "m", 5, 2)).unwrap();
+    tree.report(region(2, "b", "m", 5, 2), 0).unwrap();
     for (conf_ver, version) in [(2, 1), (1, 3), (4, 3)] {
-        let error = tree.report(region(9, "a", "c", conf_ver, version)).unwrap_err();
+        let error = tree.report(region(9, "a", "c", conf_ver, version), 0).unwrap_err();
         assert!(error.to_string().contains("overlaps region"), "{error}");
     }
-    let accepted = tree.report(region(9, "a", "c", 5, 3)).unwrap();
+    let accepted = tree.report(region(9, "a", "c", 5, 3), 0).unwrap();
     assert_eq!(accepted.displaced, [RegionId::new(1), RegionId::new(2)]);
     assert_tiled(&tree);
 }
@@ -105,9 +105,9 @@ fn region_pending_and_down_peers_leader_and_size_are_taken_at_the_same_epoch() {
     report.down_peers = vec![pdpb::PeerStats { peer: report.leader, down_seconds: 7 }];
     report.leader = Some(report.meta.peers[2]);
     report.approximate_size = 144;
-    assert_eq!(tree.report(report.clone()), Ok(Accepted::default()));
+    assert_eq!(tree.report(report.clone(), 0), Ok(Accepted::default()));
     assert_eq!(tree.by_id(2.into()), Some(&report));
-    tree.report(region(2, "b", "m", 2, 2)).unwrap();
+    tree.report(region(2, "b", "m", 2, 2), 0).unwrap();
     assert!(tree.by_id(2.into()).unwrap().pending_peers.is_empty());
 }
 
@@ -116,18 +116,18 @@ fn region_peers_changed_at_the_same_epoch_are_taken() {
     let mut tree = fixture();
     let mut report = region(2, "b", "m", 2, 2);
     report.meta.peers.pop();
-    assert!(tree.report(report).unwrap().meta_changed);
+    assert!(tree.report(report, 0).unwrap().meta_changed);
     assert_eq!(tree.by_id(2.into()).unwrap().meta.peers.len(), 2);
-    assert!(tree.report(region(2, "b", "m", 2, 2)).unwrap().meta_changed);
+    assert!(tree.report(region(2, "b", "m", 2, 2), 0).unwrap().meta_changed);
 }
 
 #[test]
 fn a_late_report_of_a_former_leader_is_refused_by_its_term() {
     let mut tree = fixture();
     let new = RegionInfo { term: 7, ..region(2, "b", "m", 2, 2) };
-    tree.report(new.clone()).unwrap();
-    assert!(tree.report(RegionInfo { term: 6, ..new.clone() }).is_err());
-    assert!(tree.report(RegionInfo { term: 7, ..new }).is_ok());
+    tree.report(new.clone(), 0).unwrap();
+    assert!(tree.report(RegionInfo { term: 6, ..new.clone() }, 0).is_err());
+    assert!(tree.report(RegionInfo { term: 7, ..new }, 0).is_ok());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn region_counts_per_store() {
     let mut tree = fixture();
     let mut moved = region(2, "b", "m", 2, 2);
     moved.leader = Some(moved.meta.peers[1]);
-    tree.report(moved).unwrap();
+    tree.report(moved, 0).unwrap();
     assert_eq!(tree.counts(1.into()), (2, 3));
     assert_eq!(tree.counts(2.into()), (1, 3));
     assert_eq!(tree.counts(4.into()), (0, 0));
@@ -145,26 +145,26 @@ fn region_counts_per_store() {
 fn heartbeat_split_in_both_orders_leaves_the_unreported_half_with_its_former_region() {
     // The left half keeps the id; it reports first.
     let mut tree = fixture();
-    tree.report(region(2, "b", "f", 2, 3)).unwrap();
+    tree.report(region(2, "b", "f", 2, 3), 0).unwrap();
     assert_eq!(tree.reported_by_key(&key("g")), None, "not reported yet");
     let remnant = tree.by_key(&key("g")).expect("never a hole");
     assert_eq!(remnant.meta.id, 2);
     assert_eq!((&remnant.meta.start_key, &remnant.meta.end_key), (&key("f"), &key("m")));
     assert_eq!(remnant.epoch().version, 2, "the store will answer with what is true now");
     assert_tiled(&tree);
-    tree.report(region(4, "f", "m", 2, 3)).unwrap();
+    tree.report(region(4, "f", "m", 2, 3), 0).unwrap();
     assert_eq!(tree.by_key(&key("g")).unwrap().meta.id, 4);
     assert!(tree.remnants.is_empty());
     assert_tiled(&tree);
 
     // The right half, a new id, reports first.
     let mut tree = fixture();
-    let accepted = tree.report(region(4, "f", "m", 2, 3)).unwrap();
+    let accepted = tree.report(region(4, "f", "m", 2, 3), 0).unwrap();
     assert_eq!(accepted.displaced, [RegionId::new(2)]);
     assert_eq!(tree.by_id(2.into()), None);
     assert_eq!(tree.by_key(&key("c")).unwrap().meta.id, 2);
     assert_tiled(&tree);
-    tree.report(region(2, "b", "f", 2, 3)).unwrap();
+    tree.report(region(2, "b", "f", 2, 3), 0).unwrap();
     assert!(tree.remnants.is_empty());
     assert_tiled(&tree);
 }
@@ -172,15 +172,15 @@ fn heartbeat_split_in_both_orders_leaves_the_unreported_half_with_its_former_reg
 #[test]
 fn a_stale_report_cannot_take_a_split_half_back() {
     let mut tree = fixture();
-    tree.report(region(4, "f", "m", 2, 3)).unwrap();
+    tree.report(region(4, "f", "m", 2, 3), 0).unwrap();
     // The parent as it was, late. Its id is unknown now, but it overlaps its own half.
-    assert!(tree.report(region(2, "b", "m", 2, 2)).is_err());
+    assert!(tree.report(region(2, "b", "m", 2, 2), 0).is_err());
 }
 
 #[test]
 fn previous_and_scan_walk_over_remnants() {
     let mut tree = fixture();
-    tree.report(region(4, "d", "f", 2, 3)).unwrap();
+    tree.report(region(4, "d", "f", 2, 3), 0).unwrap();
     assert_eq!(ids(tree.scan(b"", b"", 10)), [1, 2, 4, 2, 3]);
     assert_eq!(ids(tree.scan(&key("e"), &key("m"), 10)), [4, 2]);
     assert_eq!(ids(tree.scan(&key("e"), b"", 1)), [4]);
@@ -208,7 +208,7 @@ fn reports_that_make_no_sense_name_the_field() {
     let bad = [(region(0, "a", "b", 9, 9), "region.id"), (torn, "region.start_key")];
     let more = [(region(9, "b", "a", 9, 9), "region.end_key"), (lonely, "region.peers")];
     for (report, field) in bad.into_iter().chain(more) {
-        let error = tree.report(report).unwrap_err().to_string();
+        let error = tree.report(report, 0).unwrap_err().to_string();
         assert!(error.starts_with(field), "{error}");
     }
     assert_eq!(tree.len(), 3);
@@ -222,7 +222,7 @@ fn region_split_and_merge_mixed() {
         let mut random = Splitmix(seed);
         let mut truth = vec![region(1, "", "", 1, 1)];
         let mut tree = RegionTree::default();
-        tree.report(truth[0].clone()).unwrap();
+        tree.report(truth[0].clone(), 0).unwrap();
         let mut late = Vec::new();
         let mut next_id = 2;
         for _ in 0..30 {
@@ -234,16 +234,16 @@ fn region_split_and_merge_mixed() {
             }
             while random.below(3) > 0 && !late.is_empty() {
                 let report = late.swap_remove(random.below(late.len()));
-                let _ = tree.report(report);
+                let _ = tree.report(report, 0);
                 assert_tiled(&tree);
             }
         }
         for report in late.into_iter().chain(truth.clone()) {
-            let _ = tree.report(report);
+            let _ = tree.report(report, 0);
             assert_tiled(&tree);
         }
         assert!(tree.remnants.is_empty(), "seed {seed}");
-        let known: Vec<_> = tree.iter().cloned().collect();
+        let known: Vec<_> = tree.entries.values().cloned().collect();
         assert_eq!(known, truth, "seed {seed}");
     }
 }
