@@ -36,19 +36,30 @@ struct Ready {
 /// One process of the cluster.
 #[derive(Deserialize)]
 struct Member {
+    name: String,
     pid: String,
     address: String,
 }
 
 impl Playground {
-    /// Starts a fresh one with its data below `directory`; `settings` are those of every store, `name=value`.
+    /// Starts a fresh one of three stores with its data below `directory`; `settings` are those of every store,
+    /// `name=value`.
     pub(super) async fn start(directory: &Path, settings: &[String]) -> Result<Self, BenchError> {
+        Self::start_many(directory, 3, settings).await
+    }
+
+    /// The same with another number of stores.
+    pub(super) async fn start_many(
+        directory: &Path,
+        stores: u16,
+        settings: &[String],
+    ) -> Result<Self, BenchError> {
         std::fs::create_dir_all(directory)?;
         let ready_file = directory.join("ready.json");
         let log = std::fs::File::create(directory.join("playground.log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["playground", "--stores", "3", "--port", "0", "--ready-file"])
+            .args(["playground", "--port", "0", "--stores", &stores.to_string(), "--ready-file"])
             .arg(&ready_file)
             .arg("--data-dir")
             .arg(directory)
@@ -78,6 +89,12 @@ impl Playground {
     pub(super) fn pids(&self) -> Vec<Pid> {
         let members = self.members.iter().filter_map(|member| member.pid.parse().ok());
         members.chain(self.process.id()).collect()
+    }
+
+    /// The stores alone.
+    pub(super) fn store_pids(&self) -> Vec<Pid> {
+        let stores = self.members.iter().filter(|member| member.name.starts_with("store"));
+        stores.filter_map(|member| member.pid.parse().ok()).collect()
     }
 
     /// The process of the store that serves on `host:port`.

@@ -38,9 +38,14 @@ impl Dice {
         self.keys
     }
 
+    /// Any number of a key.
+    pub(super) fn number(&self) -> u64 {
+        self.draw() % self.keys
+    }
+
     /// Any key.
     pub(super) fn key(&self) -> Bytes {
-        key(self.draw() % self.keys)
+        key(self.number())
     }
 
     /// The bounds of a scan of exactly [`SCAN_ROWS`] keys, the upper one excluded.

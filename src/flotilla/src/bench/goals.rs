@@ -132,7 +132,8 @@ impl Levels {
     /// How generous `--check` is: machines differ, and other processes steal time.
     const SLACK: f64 = 0.7;
 
-    const fn new(must: f64, target: f64, stretch: f64) -> Self {
+    /// A floor, an aim and a far aim.
+    pub(super) const fn new(must: f64, target: f64, stretch: f64) -> Self {
         Self { must, target, stretch }
     }
 
@@ -300,6 +301,7 @@ pub(super) const LEADER_KILL: (&str, Levels) = ("g14", Levels::new(1.6, 1.1, 0.8
 pub(super) fn cases() -> Vec<&'static str> {
     let mut cases: Vec<&str> = GOALS.iter().map(|goal| goal.case).collect();
     cases.push(LEADER_KILL.0);
+    cases.extend(super::many::CASES);
     cases.dedup();
     cases
 }

@@ -22,7 +22,7 @@ use super::{BenchError, connect_lazily, ours};
 
 const CLIENTS: usize = 32;
 /// Our stores' settings that give etcd's defaults: heartbeats every 100 ms, elections after 1000 ms or more.
-const ELECTION: [&str; 3] = ["tick_ms=50", "heartbeat_ticks=2", "election_ticks=20"];
+pub(super) const ELECTION: [&str; 3] = ["tick_ms=50", "heartbeat_ticks=2", "election_ticks=20"];
 /// Of one put, so that a client does not wait for a dead server.
 const TIMEOUT: Duration = Duration::from_millis(300);
 /// Before the next try at another server.

@@ -15,7 +15,7 @@
 //! **Check.** `--check` ends with an error only when a count is above its floor or a ratio misses its floor by more than
 //! thirty per cent: machines are shared, and a gate that cries wolf is switched off.
 //!
-//! **Left out.** Long runs (compaction, snapshots), networks with delay, many regions.
+//! **Left out.** Long runs (compaction, snapshots), networks with delay.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock; it is an edge")]
 
 mod cluster;
@@ -26,6 +26,7 @@ mod goals;
 mod kill;
 mod limits;
 mod load;
+mod many;
 mod mux;
 mod ours;
 mod process;
@@ -175,6 +176,10 @@ async fn measure(args: &Args) -> Result<(), Failure> {
     let mut lines: Vec<Line> = compared.map(|goal| report::line(goal, &rounds)).collect();
     if kill_leaders && args.cluster.is_none() {
         lines.push(kill_line(args, etcd.as_deref(), directory.path()).await?);
+    }
+    if args.cluster.is_none() && !args.reference_only {
+        let setting = many::Setting { args, etcd: etcd.as_deref(), directory: directory.path() };
+        lines.extend(many::lines(&setting).await?);
     }
     report::print(&lines, &mut table).map_err(Failure::io("table"))?;
     std::io::stdout().lock().write_all(&table).map_err(Failure::io("stdout"))?;

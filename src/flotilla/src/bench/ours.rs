@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proto::flotillapb::add_operator_request::Wish;
+use proto::flotillapb::operations_client::OperationsClient;
 use proto::kvrpcpb::{self, KvPair};
 use proto::pdpb::{self, pd_client::PdClient};
 use proto::tikvpb::batch_commands_request::{Request, request::Cmd};
@@ -17,6 +19,7 @@ use tonic::transport::Channel;
 
 use super::data::{Dice, SCAN_ROWS, VALUE_BYTES, key};
 use super::load::{Driver, Failure, Op};
+use super::many::Route;
 use super::mux::{Incoming, Mux, Outgoing};
 use super::{BenchError, CONNECTIONS, connect};
 
@@ -36,7 +39,7 @@ impl Incoming for BatchCommandsResponse {
     }
 }
 
-type CommandMux = Mux<BatchCommandsRequest, BatchCommandsResponse>;
+pub(super) type CommandMux = Mux<BatchCommandsRequest, BatchCommandsResponse>;
 
 /// Which calls are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +84,8 @@ impl Cluster {
         Ok(Self { scheduler: scheduler.to_owned(), cluster_id })
     }
 
-    fn header(&self) -> Option<pdpb::RequestHeader> {
+    /// The header of every request to the scheduler.
+    pub(super) fn header(&self) -> Option<pdpb::RequestHeader> {
         Some(pdpb::RequestHeader { cluster_id: self.cluster_id, ..Default::default() })
     }
 
@@ -92,6 +96,40 @@ impl Cluster {
             pdpb::GetAllStoresRequest { header: self.header(), exclude_tombstone_stores: true };
         let stores = pd.get_all_stores(request).await?.into_inner().stores;
         Ok(stores.into_iter().map(|store| (store.id, store.address)).collect())
+    }
+
+    /// The scheduler's service for operators.
+    pub(super) async fn operations(&self) -> Result<OperationsClient<Channel>, BenchError> {
+        Ok(OperationsClient::new(connect(&self.scheduler).await?))
+    }
+
+    /// The request for an operator.
+    pub(super) fn order(&self, wish: Wish) -> flotillapb::AddOperatorRequest {
+        flotillapb::AddOperatorRequest { header: self.header(), wish: Some(wish) }
+    }
+
+    /// All regions in key order, with their leaders.
+    pub(super) async fn routes(&self) -> Result<Vec<Route>, BenchError> {
+        const PAGE: i32 = 1024;
+        let mut pd = PdClient::new(connect(&self.scheduler).await?);
+        let mut routes: Vec<Route> = Vec::new();
+        loop {
+            let start_key = routes.last().map_or(Bytes::new(), |r| r.region.end_key.clone());
+            if !routes.is_empty() && start_key.is_empty() {
+                return Ok(routes);
+            }
+            let (header, limit) = (self.header(), PAGE);
+            let request =
+                pdpb::ScanRegionsRequest { header, start_key, limit, end_key: Bytes::new() };
+            let page = pd.scan_regions(request).await?.into_inner().regions;
+            if page.is_empty() {
+                return Err(BenchError::NotReady("some keys have no region".to_owned()));
+            }
+            routes.extend(page.into_iter().map(|found| Route {
+                region: found.region.unwrap_or_default(),
+                leader: found.leader.unwrap_or_default(),
+            }));
+        }
     }
 
     /// The region of the benchmark's keys, and its leader.
@@ -224,7 +262,8 @@ impl Route {
     }
 }
 
-async fn open_stream(mut client: TikvClient<Channel>) -> Result<CommandMux, BenchError> {
+/// A stream of batched commands to one store.
+pub(super) async fn open_stream(mut client: TikvClient<Channel>) -> Result<CommandMux, BenchError> {
     let (mux, requests) = CommandMux::new();
     let handle = mux.handle();
     // Servers may answer the call only when the first request is in, so it is not waited for here.
@@ -296,7 +335,7 @@ async fn unary(client: &mut TikvClient<Channel>, request: Cmd) -> Result<Answer,
 }
 
 /// Only the right answer counts.
-fn check(answer: Answer) -> Result<(), Failure> {
+pub(super) fn check(answer: Answer) -> Result<(), Failure> {
     let refused = |region: Option<errorpb::Error>, error: String| match region {
         Some(region) => Err(Failure(format!("region error: {}", region.message))),
         None if !error.is_empty() => Err(Failure(error)),

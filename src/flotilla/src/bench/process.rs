@@ -14,6 +14,13 @@ fn cpu_seconds(pid: Pid) -> f64 {
     stat.cpu_ticks as f64 / TICKS_PER_SECOND
 }
 
+/// Memory of a process that is not swapped out, in KiB. Zero when it has ended.
+pub(super) fn resident_kib(pid: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
 struct Stat {
     cpu_ticks: u64,
 }
