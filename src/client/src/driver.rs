@@ -200,8 +200,7 @@ impl Driver {
             Missing::Ahead(wanted) => self.learn(wanted, settings, deadline).await,
             Missing::Below(end) => {
                 let anchor = Anchor::Before(end.clone());
-                let ask = async || Ok(self.scheduler.region(&anchor).await?.into_iter().collect());
-                self.learn_until(&anchor, ask, settings, deadline).await
+                self.learn_until(&anchor, None, settings, deadline).await
             }
         }
     }
@@ -209,20 +208,32 @@ impl Driver {
     /// Learns regions, at least the first of those wanted.
     async fn learn(&self, wanted: &Wanted, settings: &Settings, deadline: Instant) -> Result<()> {
         let anchor = Anchor::At(wanted.from.clone());
-        let ask = async || self.scheduler.regions(wanted, REGIONS_AT_ONCE).await;
-        self.learn_until(&anchor, ask, settings, deadline).await
+        self.learn_until(&anchor, Some(wanted), settings, deadline).await
     }
 
+    /// What the scheduler knows: of the regions `wanted`, or else of the one at `anchor`.
+    async fn ask(
+        &self,
+        anchor: &Anchor,
+        wanted: Option<&Wanted>,
+    ) -> std::result::Result<Vec<(Region, Option<Peer>)>, String> {
+        match wanted {
+            Some(wanted) => self.scheduler.regions(wanted, REGIONS_AT_ONCE).await,
+            None => Ok(self.scheduler.region(anchor).await?.into_iter().collect()),
+        }
+    }
+
+    /// Asks again and again until the region at `anchor` is known.
     async fn learn_until(
         &self,
         anchor: &Anchor,
-        ask: impl AsyncFn() -> std::result::Result<Vec<(Region, Option<Peer>)>, String>,
+        wanted: Option<&Wanted>,
         settings: &Settings,
         deadline: Instant,
     ) -> Result<()> {
         let mut backoff = Backoff::new(settings.backoff_min, settings.backoff_max);
         loop {
-            let failure = match ask().await {
+            let failure = match self.ask(anchor, wanted).await {
                 Ok(regions) => {
                     let none = regions.is_empty();
                     let mut core = self.core.lock();
