@@ -13,25 +13,28 @@ use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::scanner::{ScanOptions, Scanner};
 use crate::scheduler::Scheduler;
+use crate::tso::Tso;
 
 /// A connection to a cluster. Clones share connections, region cache and sessions, and may be used side by side.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) driver: Arc<Driver>,
     pub(crate) settings: Settings,
+    tso: Tso,
 }
 
 impl Client {
     /// Connects to the first of `endpoints` (host:port of schedulers) that answers, and learns of the others from it.
     pub async fn connect(endpoints: &[String], settings: Settings) -> Result<Client> {
         let scheduler = Arc::new(Scheduler::connect(endpoints).await?);
+        let tso = Tso::start(Arc::clone(&scheduler));
         let driver = Arc::new(Driver::new(scheduler, settings, entropy()));
-        Ok(Client { driver, settings })
+        Ok(Client { driver, settings, tso })
     }
 
     /// The same connections with other times or another write mode.
     pub fn with_settings(&self, settings: Settings) -> Client {
-        Client { driver: Arc::clone(&self.driver), settings }
+        Client { settings, ..self.clone() }
     }
 
     /// The same connections with another write mode.
@@ -137,6 +140,12 @@ impl Client {
         let deadline = self.driver.deadline(&self.settings);
         let reply = self.driver.one(request, &self.settings, deadline).await?;
         Ok(reply.expect("one key always lies within one region"))
+    }
+
+    /// A timestamp of the scheduler: unique in the cluster, and above every one that anybody got before this call.
+    /// Milliseconds since 1970, and behind them 18 bits of a counter.
+    pub async fn timestamp(&self) -> Result<u64> {
+        self.tso.next(self.settings.budget).await
     }
 
     /// The cluster's id.

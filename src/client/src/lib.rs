@@ -16,6 +16,7 @@ mod scanner;
 mod scheduler;
 mod status;
 mod stores;
+mod tso;
 mod unary;
 
 pub use self::core::{Mutation, Pair, Settings, WriteMode};

@@ -54,7 +54,7 @@ impl Scanner {
     pub async fn next_page(&mut self) -> Result<Option<Vec<Pair>>> {
         check_bound(&self.options.start)?;
         check_bound(&self.options.end)?;
-        let Client { driver, settings } = self.client.clone();
+        let Client { driver, settings, .. } = self.client.clone();
         let deadline = driver.deadline(&settings);
         loop {
             let page = match driver.with_core(|core| self.scan.next(&mut core.regions)) {
@@ -96,7 +96,7 @@ impl Scanner {
 
     /// One pair whose value does not fit into the answer of a scan: its key by a scan, its value by a get.
     async fn large_pair(&self, page: &Page) -> Result<Option<Vec<Pair>>> {
-        let Client { driver, settings } = &self.client;
+        let Client { driver, settings, .. } = &self.client;
         let deadline = driver.deadline(settings);
         let keys = Request::Scan(Page { keys_only: true, ..page.clone() });
         let Some(Reply::Pairs(pairs)) = driver.one(keys, settings, deadline).await? else {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::channel::mpsc;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::ids::{RegionId, StoreId};
@@ -17,23 +18,26 @@ use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{
     AllocIdRequest, GetAllStoresRequest, GetMembersRequest, GetMembersResponse,
     GetRegionByIdRequest, GetRegionRequest, GetStoreRequest, Member, RequestHeader, ResponseHeader,
-    ScanRegionsRequest, ScanRegionsResponse,
+    ScanRegionsRequest, ScanRegionsResponse, TsoRequest, TsoResponse,
 };
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::core::{Anchor, Wanted};
 use crate::error::{Error, Result};
 use crate::link::{ANSWER_BYTES_MAX, connect, describe};
 
 /// One question to one endpoint.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Regions asked for at once when all of them are wanted.
 const PAGE_REGIONS: u32 = 1_024;
 
 /// A region as the scheduler knows it.
 pub(crate) type Located = Option<(Region, Option<Peer>)>;
+
+/// Where requests for timestamps go, and where they come back.
+pub(crate) type TimestampStream = (mpsc::UnboundedSender<TsoRequest>, Streaming<TsoResponse>);
 
 /// The scheduler, through any of its members.
 #[derive(Debug)]
@@ -113,7 +117,8 @@ impl Scheduler {
         self.cluster_id
     }
 
-    fn header(&self) -> Option<RequestHeader> {
+    /// What every question begins with.
+    pub(crate) fn header(&self) -> Option<RequestHeader> {
         Some(RequestHeader { cluster_id: self.cluster_id, sender_id: 0 })
     }
 
@@ -174,6 +179,17 @@ impl Scheduler {
             0 => Err("the scheduler gave out id 0".to_owned()),
             id => Ok(id),
         }
+    }
+
+    /// A stream of timestamps.
+    pub(crate) async fn timestamps(&self) -> std::result::Result<TimestampStream, String> {
+        let question = |mut client: PdClient<Channel>| async move {
+            let (requests, sent) = mpsc::unbounded();
+            let answers = client.tso(sent).await;
+            let answers = answers.map_err(|status| Failure::Away(describe(&status)))?;
+            Ok((requests, answers.into_inner()))
+        };
+        self.ask(question).await
     }
 
     /// What is known about a store.
@@ -297,8 +313,8 @@ impl Scheduler {
         Err(failures.join("; "))
     }
 
-    /// Asks the members who they are; whether one of them knows a leader.
-    async fn look_around(&self) -> bool {
+    /// Asks the members who they are; whether one of them knows a leader. The leader is asked first from now on.
+    pub(crate) async fn look_around(&self) -> bool {
         let order = self.state.lock().order.clone();
         let answers = join_all(order.iter().map(|endpoint| members_of(endpoint))).await;
         for (members, _) in answers.into_iter().flatten() {
