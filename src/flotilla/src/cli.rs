@@ -55,13 +55,15 @@ pub(crate) struct Global {
 pub(crate) enum Verb {
     #[command(flatten)]
     Data(verbs::DataVerb),
-    /// Run a store
-    Store(node::store::Options),
+    #[command(flatten)]
+    Cluster(verbs::ClusterVerb),
+    /// Run a store; with a verb: the stores of the cluster
+    Store(Store),
     /// Run a scheduler
     Scheduler(node::scheduler::Options),
-    /// Configuration files of the server processes
+    /// Configuration files of the processes; settings of the running cluster
     #[command(subcommand)]
-    Config(node::config::Verb),
+    Config(Config),
     /// Run a whole cluster on this machine
     Playground(playground::Options),
     /// Measure a cluster
@@ -69,6 +71,25 @@ pub(crate) enum Verb {
     Bench(bench::Args),
     /// The interactive shell
     Shell,
+}
+
+/// `store` alone runs one.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    pub(crate) verb: Option<verbs::store::Verb>,
+    #[command(flatten)]
+    pub(crate) options: node::store::Options,
+}
+
+/// Files and the cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    #[command(flatten)]
+    File(node::config::Verb),
+    #[command(flatten)]
+    Cluster(verbs::cluster_config::Verb),
 }
 
 /// A duration as people write it: 500ms, 2s, 1m, 1h.
@@ -118,6 +139,22 @@ mod tests {
         assert!(error.contains("--reverse"), "{error}");
         let error = Cli::try_parse_from(["flotilla", "scn"]).unwrap_err().to_string();
         assert!(error.contains("scan"), "{error}");
+    }
+
+    #[test]
+    fn a_store_runs_or_is_looked_at() {
+        let store = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.verb) {
+            Ok(Some(Verb::Store(store))) => Ok(store.verb.is_some()),
+            Ok(_) => panic!("{words:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(store(&["flotilla", "store", "--addr", "127.0.0.1:1"]), Ok(false));
+        assert_eq!(store(&["flotilla", "store"]), Ok(false));
+        assert_eq!(store(&["flotilla", "store", "ls", "-o", "json"]), Ok(true));
+        assert_eq!(store(&["flotilla", "store", "drain", "4", "--yes", "--wait=2m"]), Ok(true));
+        assert!(store(&["flotilla", "store", "--addr", "127.0.0.1:1", "ls"]).is_err());
+        let config = Cli::try_parse_from(["flotilla", "config", "get", "x"]).map(|cli| cli.verb);
+        assert!(matches!(config, Ok(Some(Verb::Config(Config::Cluster(_))))));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Read, Write};
 use bytes::Bytes;
 use client::{Client, Settings, WriteMode};
 
+use crate::admin::Admin;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -16,20 +17,21 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) output: Output,
     client: Option<Client>,
+    admin: Option<Admin>,
 }
 
 impl Context {
     /// Not connected yet.
     pub(crate) fn new(global: Global) -> Context {
         let output = Output::new(&global);
-        Context { global, output, client: None }
+        Context { global, output, client: None, admin: None }
     }
 
     /// The same connection with other options, for one line of the shell.
     pub(crate) fn with_global(&self, global: Global) -> Context {
         let output = Output::new(&global);
         let client = self.client.as_ref().map(|client| client.with_settings(settings(&global)));
-        Context { global, output, client }
+        Context { global, output, client, admin: self.admin.clone() }
     }
 
     /// The connection.
@@ -41,6 +43,17 @@ impl Context {
         let client = Client::connect(&endpoints, settings(&self.global)).await?;
         self.client = Some(client.clone());
         Ok(client)
+    }
+
+    /// The connection to the scheduler's admin service.
+    pub(crate) async fn admin(&mut self) -> Result<Admin, Failure> {
+        if let Some(admin) = &self.admin {
+            return Ok(admin.clone());
+        }
+        let endpoints = endpoints::discover(&self.global.endpoints);
+        let admin = Admin::connect(&endpoints, self.global.timeout).await?;
+        self.admin = Some(admin.clone());
+        Ok(admin)
     }
 
     /// The bytes of a typed key.

@@ -3,8 +3,10 @@
 //! The composition root: it reads options, makes what they ask for, and turns the outcome into an exit code. Data go to
 //! stdout, everything else to stderr.
 
+mod admin;
 #[cfg(feature = "rocksdb")]
 mod bench;
+mod boundary;
 mod cli;
 mod context;
 mod endpoints;
@@ -53,7 +55,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 runtime.block_on(until_interrupted(verb.run(&mut context)))
             })
         }
-        Some(Verb::Store(options)) => {
+        Some(Verb::Cluster(verb)) => {
+            let mut context = Context::new(global);
+            finish(runtime()?, |runtime| {
+                runtime.block_on(until_interrupted(verb.run(&mut context)))
+            })
+        }
+        Some(Verb::Store(cli::Store { verb: Some(verb), .. })) => {
+            let mut context = Context::new(global);
+            finish(runtime()?, |runtime| {
+                runtime.block_on(until_interrupted(verbs::store::run(&mut context, verb)))
+            })
+        }
+        Some(Verb::Store(cli::Store { verb: None, options })) => {
             node::shutdown::abort_on_panic();
             finish(runtime()?, |runtime| runtime.block_on(node::store::run(options)))
         }
@@ -61,7 +75,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
             node::shutdown::abort_on_panic();
             finish(runtime()?, |runtime| runtime.block_on(node::scheduler::run(options)))
         }
-        Some(Verb::Config(verb)) => node::config::run(verb),
+        Some(Verb::Config(cli::Config::File(verb))) => node::config::run(verb),
+        Some(Verb::Config(cli::Config::Cluster(verb))) => {
+            let mut context = Context::new(global);
+            finish(runtime()?, |runtime| {
+                let work = verbs::cluster_config::run(&mut context, verb);
+                runtime.block_on(until_interrupted(work))
+            })
+        }
         Some(Verb::Playground(options)) => {
             finish(runtime()?, |runtime| runtime.block_on(playground::run(options, &global)))
         }

@@ -89,6 +89,46 @@ impl Output {
         out.write_all(text.as_bytes()).and_then(|()| out.write_all(&end)).map_err(stdout_failure)
     }
 
+    /// Prints records: each as cells under the header, and as JSON where that is asked for.
+    pub(crate) fn records(&self, header: &[&str], records: Vec<Record>) -> Result<(), Failure> {
+        let mut out = BufWriter::new(io::stdout());
+        let printed = self.records_to(&mut out, header, records);
+        printed.and_then(|()| out.flush()).map_err(stdout_failure)
+    }
+
+    fn records_to(
+        &self,
+        out: &mut impl Write,
+        header: &[&str],
+        records: Vec<Record>,
+    ) -> io::Result<()> {
+        match self.format {
+            Format::Json => {
+                let list = records.into_iter().map(|record| record.json).collect();
+                writeln!(out, "{}", Value::Array(list))
+            }
+            Format::Jsonl => records.into_iter().try_for_each(|record| {
+                write!(out, "{}", record.json)?;
+                out.write_all(&[self.separator])
+            }),
+            Format::Table | Format::Plain | Format::Csv | Format::Raw => {
+                let rows: Vec<_> = records.into_iter().map(|record| record.cells).collect();
+                self.rows_to(out, header, &rows)
+            }
+        }
+    }
+
+    /// Prints one record in full: a field per line, or its JSON.
+    pub(crate) fn fields(&self, fields: &[(&str, String)], json: &Value) -> Result<(), Failure> {
+        match self.format {
+            Format::Json | Format::Jsonl => self.value(json, ""),
+            Format::Table | Format::Plain | Format::Csv | Format::Raw => {
+                let row = |(name, value): &(&str, String)| vec![(*name).to_owned(), value.clone()];
+                self.rows(&["field", "value"], &fields.iter().map(row).collect::<Vec<_>>())
+            }
+        }
+    }
+
     /// Prints rows under a header: a table, or lines of TAB-separated cells.
     pub(crate) fn rows(&self, header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
         let mut out = BufWriter::new(io::stdout());
@@ -111,12 +151,28 @@ impl Output {
             });
             return writeln!(out, "{table}");
         }
+        if self.format == Format::Csv && self.header {
+            writeln!(out, "{}", header.join(","))?;
+        }
         for row in rows {
-            out.write_all(row.join("\t").as_bytes())?;
+            let line = match self.format {
+                Format::Csv => row.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(","),
+                _ => row.join("\t"),
+            };
+            out.write_all(line.as_bytes())?;
             out.write_all(&[self.separator])?;
         }
         Ok(())
     }
+}
+
+/// One line of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// As many as the header has.
+    pub(crate) cells: Vec<String>,
+    /// The same and more, for programs.
+    pub(crate) json: Value,
 }
 
 fn stdout_failure(error: io::Error) -> Failure {

@@ -47,6 +47,27 @@ fn json_is_one_document_and_tags_what_is_no_text() {
 }
 
 #[test]
+fn lists_have_a_shape_for_people_for_pipes_and_for_programs() {
+    let record = |id: u64| Record {
+        cells: vec![id.to_string(), "a,b".to_owned()],
+        json: serde_json::json!({ "id": id.to_string(), "start": "a,b" }),
+    };
+    let print = |format| {
+        let mut out = Vec::new();
+        output(format).records_to(&mut out, &["id", "start"], vec![record(1), record(2)]).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(print(Format::Plain), "1\ta,b\n2\ta,b\n");
+    assert_eq!(print(Format::Csv), "id,start\n1,\"a,b\"\n2,\"a,b\"\n");
+    assert_eq!(
+        print(Format::Json),
+        "[{\"id\":\"1\",\"start\":\"a,b\"},{\"id\":\"2\",\"start\":\"a,b\"}]\n"
+    );
+    assert_eq!(print(Format::Jsonl).lines().count(), 2);
+    assert!(print(Format::Table).contains("start"));
+}
+
+#[test]
 fn json_is_read_back() {
     for (key, value) in TWO {
         let Value::Object(object) = json_pair(Columns::Pair, key, value) else {

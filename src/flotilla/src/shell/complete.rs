@@ -1,4 +1,4 @@
-//! Completes verbs, and the flags of the verb that begins the line.
+//! Completes verbs, the verbs below them (`region sp…`), and the flags of what the line says so far.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,39 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context, Helper, Result};
 
+/// The words that may follow a verb.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Words {
+    /// Verbs below it.
+    verbs: BTreeMap<String, Words>,
+    flags: Vec<String>,
+}
+
+impl Words {
+    /// What a command knows, and what every command below `common` knows.
+    pub(super) fn of(command: &clap::Command, common: &[String]) -> Words {
+        let flags = command.get_arguments().filter_map(|flag| flag.get_long());
+        let flags = flags.map(|flag| format!("--{flag}")).chain(common.iter().cloned());
+        let below = command.get_subcommands();
+        let verbs = below.map(|verb| (verb.get_name().to_owned(), Words::of(verb, common)));
+        Words { verbs: verbs.collect(), flags: flags.collect() }
+    }
+}
+
 /// What can be completed.
 pub(super) struct Completion {
-    flags_of: BTreeMap<String, Vec<String>>,
+    words: Words,
 }
 
 impl Completion {
-    /// Verbs with their flags.
-    pub(super) fn new(verbs: impl Iterator<Item = (String, Vec<String>)>) -> Completion {
-        let mut flags_of: BTreeMap<String, Vec<String>> = verbs.collect();
-        flags_of.insert("help".to_owned(), Vec::new());
-        Completion { flags_of }
+    /// The verbs of a line.
+    pub(super) fn new(line: &clap::Command) -> Completion {
+        let flags = line.get_arguments().filter_map(|flag| flag.get_long());
+        let common: Vec<String> = flags.map(|flag| format!("--{flag}")).collect();
+        let mut words = Words::of(line, &common);
+        words.flags.clear();
+        words.verbs.insert("help".to_owned(), Words { flags: Vec::new(), ..words.clone() });
+        Completion { words }
     }
 
     /// Where the last word begins, and what it could become.
@@ -27,19 +49,19 @@ impl Completion {
         let command = &line[command_start..];
         let word_start = command.rfind(char::is_whitespace).map_or(0, |at| at + 1);
         let word = &command[word_start..];
-        let first = command.split_whitespace().next().unwrap_or_default();
-        let is_verb = command[..word_start].trim().is_empty();
-        let fitting = |names: &mut dyn Iterator<Item = &String>| -> Vec<String> {
-            names.filter(|name| name.starts_with(word)).cloned().collect()
-        };
-        let candidates = match is_verb || (first == "help" && !word.starts_with('-')) {
-            true => fitting(&mut self.flags_of.keys()),
-            false if word.starts_with('-') => {
-                fitting(&mut self.flags_of.get(first).into_iter().flatten())
+        let mut words = &self.words;
+        for said in command[..word_start].split_whitespace() {
+            match words.verbs.get(said) {
+                Some(below) => words = below,
+                None => break,
             }
-            false => Vec::new(),
+        }
+        let known: Vec<&String> = match word.starts_with('-') {
+            true => words.flags.iter().collect(),
+            false => words.verbs.keys().collect(),
         };
-        (command_start + word_start, candidates)
+        let fitting = known.into_iter().filter(|name| name.starts_with(word)).cloned();
+        (command_start + word_start, fitting.collect())
     }
 }
 
@@ -60,18 +82,26 @@ impl Helper for Completion {}
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::shell::Line;
 
     #[test]
-    fn verbs_come_first_and_then_flags() {
-        let flags = vec!["--prefix".to_owned(), "--limit".to_owned()];
-        let verbs = [("scan".to_owned(), flags), ("status".to_owned(), vec![])];
-        let completion = Completion::new(verbs.into_iter());
-        let complete = |line| completion.candidates(line);
-        assert_eq!(complete("s"), (0, vec!["scan".to_owned(), "status".to_owned()]));
-        assert_eq!(complete("get a; sc"), (7, vec!["scan".to_owned()]));
-        assert_eq!(complete("scan --p"), (5, vec!["--prefix".to_owned()]));
-        assert_eq!(complete("help st"), (5, vec!["status".to_owned()]));
-        assert_eq!(complete("scan a"), (5, vec![]));
+    fn verbs_come_first_then_those_below_and_then_flags() {
+        let completion = Completion::new(&Line::command());
+        let complete = |line| {
+            let (at, found) = completion.candidates(line);
+            (at, found.join(" "))
+        };
+        assert_eq!(complete("sc"), (0, "scan".to_owned()));
+        assert_eq!(complete("get a; sc"), (7, "scan".to_owned()));
+        assert_eq!(complete("scan --p"), (5, "--prefix --plain-writes".to_owned()));
+        assert_eq!(complete("help sta"), (5, "status".to_owned()));
+        assert_eq!(complete("scan a"), (5, String::new()));
+        assert_eq!(complete("region tr"), (7, "transfer-leader".to_owned()));
+        assert_eq!(complete("store drain 4 --can"), (14, "--cancel".to_owned()));
+        assert_eq!(complete("help region sp"), (12, "split".to_owned()));
+        assert!(complete("balance ").1.contains("pause"));
     }
 }

@@ -19,7 +19,7 @@ use crate::cli::Global;
 use crate::context::{Context, note};
 use crate::endpoints;
 use crate::failure::Failure;
-use crate::verbs::DataVerb;
+use crate::verbs::{self, ClusterVerb, DataVerb};
 use complete::Completion;
 
 /// One command of a line.
@@ -38,6 +38,14 @@ pub(crate) struct Line {
 enum ShellVerb {
     #[command(flatten)]
     Data(DataVerb),
+    #[command(flatten)]
+    Cluster(ClusterVerb),
+    /// The stores of the cluster
+    #[command(subcommand)]
+    Store(verbs::store::Verb),
+    /// Settings of the running cluster
+    #[command(subcommand)]
+    Config(verbs::cluster_config::Verb),
     /// Show how long every command takes
     Timing {
         /// on or off
@@ -53,6 +61,20 @@ enum ShellVerb {
 enum Switch {
     On,
     Off,
+}
+
+impl ShellVerb {
+    /// Does it, if it is about the cluster.
+    async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        match self {
+            ShellVerb::Data(verb) => verb.run(context).await,
+            ShellVerb::Cluster(verb) => verb.run(context).await,
+            ShellVerb::Store(verb) => verbs::store::run(context, verb).await,
+            ShellVerb::Config(verb) => verbs::cluster_config::run(context, verb).await,
+            // Handled by the shell itself.
+            ShellVerb::Timing { .. } | ShellVerb::Exit => Ok(()),
+        }
+    }
 }
 
 /// Whether the shell goes on after a command.
@@ -156,7 +178,7 @@ impl Shell<'_> {
                 self.timing = matches!(switch, Switch::On);
                 return Ok(After::Continue);
             }
-            ShellVerb::Data(verb) => verb,
+            verb => verb,
         };
         let global = inherit(line.global, &self.context.global);
         let mut context = self.context.with_global(global);
@@ -199,13 +221,7 @@ fn editor() -> Result<Editor<Completion, FileHistory>, Failure> {
     let config = Config::builder().history_ignore_space(true).auto_add_history(false).build();
     let mut editor =
         Editor::with_config(config).map_err(|error| Failure::Input(error.to_string()))?;
-    let command = Line::command();
-    let verbs = command.get_subcommands().map(|verb| {
-        let flags = verb.get_arguments().chain(command.get_arguments());
-        let flags = flags.filter_map(|flag| flag.get_long()).map(|flag| format!("--{flag}"));
-        (verb.get_name().to_owned(), flags.collect())
-    });
-    editor.set_helper(Some(Completion::new(verbs)));
+    editor.set_helper(Some(Completion::new(&Line::command())));
     Ok(editor)
 }
 
@@ -240,6 +256,8 @@ mod tests {
         let line = Line::try_parse_from(["scan", "--prefix", "a", "-o", "json"]).unwrap();
         assert!(matches!(line.verb, ShellVerb::Data(DataVerb::Scan(_))));
         assert!(Line::try_parse_from(["store"]).is_err(), "no servers from within the shell");
+        let drain = Line::try_parse_from(["store", "drain", "4", "--yes"]).unwrap();
+        assert!(matches!(drain.verb, ShellVerb::Store(_)));
         let quit = Line::try_parse_from(["quit"]).unwrap();
         assert!(matches!(quit.verb, ShellVerb::Exit));
     }

@@ -1,15 +1,23 @@
-//! The verbs on data, one file each; the same for one command and for a line of the shell.
+//! The verbs on data and on the cluster, one file each; the same for one command and for a line of the shell.
 
 mod append;
+mod balance;
+pub(crate) mod cluster_config;
 mod del;
 mod del_range;
 mod export;
 mod get;
+mod members;
 mod mget;
 mod mput;
+mod op;
 mod put;
+mod region;
 pub(crate) mod scan;
+mod show;
 mod status;
+pub(crate) mod store;
+mod wait;
 
 use clap::Subcommand;
 
@@ -62,6 +70,35 @@ impl DataVerb {
             DataVerb::Load(args) => load::run(context, args).await,
             DataVerb::Export(args) => export::run(context, args).await,
             DataVerb::Status(args) => status::run(context, args).await,
+        }
+    }
+}
+
+/// What can be done with the cluster. `store` and `config` are not here: on the command line they are the names of processes
+/// and files as well.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterVerb {
+    /// Look at regions; split, merge, move them
+    #[command(subcommand)]
+    Region(region::Verb),
+    /// What the scheduler is doing to regions
+    #[command(subcommand)]
+    Op(op::Verb),
+    /// What moves regions by itself
+    #[command(subcommand)]
+    Balance(balance::Verb),
+    /// The scheduler's processes
+    Members,
+}
+
+impl ClusterVerb {
+    /// Does it.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        match self {
+            ClusterVerb::Region(verb) => region::run(context, verb).await,
+            ClusterVerb::Op(verb) => op::run(context, verb).await,
+            ClusterVerb::Balance(verb) => balance::run(context, verb).await,
+            ClusterVerb::Members => members::run(context).await,
         }
     }
 }
