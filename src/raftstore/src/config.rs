@@ -81,6 +81,9 @@ pub struct Config {
     pub split_requests_per_second: u64,
     /// Ticks between two reports that the same store cannot be reached. Default 10.
     pub unreachable_report_ticks: u32,
+    /// Ticks without a leader after which a peer asks whether it is still a member, and between two such questions.
+    /// Default 120.
+    pub stale_check_ticks: u32,
 
     /// Bytes of entries in one append message. Default 1 MiB.
     pub append_bytes_max: u64,
@@ -132,6 +135,7 @@ impl Config {
             split_check_ticks: 20,
             split_requests_per_second: 30_000,
             unreachable_report_ticks: 10,
+            stale_check_ticks: 120,
             append_bytes_max: 1 << 20,
             append_inflight_max: 256,
             uncommitted_bytes_max: 32 << 20,
@@ -188,7 +192,7 @@ impl Config {
     }
 
     /// The fields that must not be zero.
-    fn positive(&self) -> [(&'static str, u64); 20] {
+    fn positive(&self) -> [(&'static str, u64); 21] {
         [
             ("tick_ms", self.tick_ms),
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
@@ -201,6 +205,7 @@ impl Config {
             ("region_part_keys", self.region_part_keys),
             ("split_check_ticks", self.split_check_ticks.into()),
             ("unreachable_report_ticks", self.unreachable_report_ticks.into()),
+            ("stale_check_ticks", self.stale_check_ticks.into()),
             ("append_bytes_max", self.append_bytes_max),
             ("append_inflight_max", self.append_inflight_max as u64),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),

@@ -64,6 +64,24 @@ pub enum Bug {
     SleepWhileBehind,
     /// M22: a store that falls silent wakes nobody.
     SilentStoreIgnored,
+    /// M6: a tombstone does not keep a destroyed peer from coming back.
+    TombstoneIgnored,
+    /// M7: destroying a peer deletes everything behind its region, too.
+    DestroyClearsNeighbour,
+    /// M8: a peer is destroyed before what it was handed earlier has been written.
+    DestroyBeforeApplied,
+    /// R6, M18: a change of peers takes effect though the region's epoch is no longer the one it was decided for.
+    StaleChangePeersApplied,
+    /// M19: the delegate of a destroyed peer goes on permitting reads.
+    DelegateOutlivesPeer,
+    /// M21: a leader proposes a change of peers that leaves no majority of live ones.
+    ChangeWithoutQuorum,
+    /// M1: a peer is created though its range belongs to another region here.
+    CreatedOverNeighbour,
+    /// A removed peer is not told.
+    RemovedPeerNotTold,
+    /// M16: a region that was merged away lives on beside the snapshot that holds its keys.
+    MergedRegionSurvives,
 }
 
 impl Bug {
@@ -98,6 +116,15 @@ impl Bug {
         Bug::WokenPeerNotTicked,
         Bug::SleepWhileBehind,
         Bug::SilentStoreIgnored,
+        Bug::TombstoneIgnored,
+        Bug::DestroyClearsNeighbour,
+        Bug::DestroyBeforeApplied,
+        Bug::StaleChangePeersApplied,
+        Bug::DelegateOutlivesPeer,
+        Bug::ChangeWithoutQuorum,
+        Bug::CreatedOverNeighbour,
+        Bug::RemovedPeerNotTold,
+        Bug::MergedRegionSurvives,
     ];
 }
 

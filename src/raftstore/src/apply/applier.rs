@@ -71,8 +71,8 @@ impl From<ReadError> for ApplyError {
 /// Turns committed entries into data, for all regions of a store. One owner, no threads of its own.
 #[derive(Debug)]
 pub struct Applier {
-    engine: Arc<dyn Engine>,
-    regions: BTreeMap<RegionId, RegionApply>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) regions: BTreeMap<RegionId, RegionApply>,
     batch: ApplyBatch,
     /// Regions whose position has changed since the last engine write.
     moved: BTreeSet<RegionId>,
@@ -91,7 +91,7 @@ impl Applier {
     /// All fatal: the applier must not be used again, and nothing of the call may be answered.
     pub fn handle(&mut self, tasks: Vec<ApplyTask>) -> Result<ApplyTurn, ApplyError> {
         let mut turn = ApplyTurn::default();
-        let mut advanced = BTreeSet::new();
+        let (mut advanced, mut lives) = (BTreeSet::new(), Vec::new());
         for task in tasks {
             match task {
                 ApplyTask::Register { region, peer, state } => {
@@ -106,16 +106,15 @@ impl Applier {
                     self.flush()?;
                     turn.snapshots.extend(self.snapshot(region, to)?);
                 }
-                ApplyTask::Remove { region } => {
-                    self.flush()?;
-                    self.regions.remove(&region);
-                }
+                ApplyTask::Create { region, peer } => lives.push(self.create(region, peer)?),
+                ApplyTask::Destroy { region, peer } => lives.push(self.destroy(region, peer)?),
             }
         }
         if !planted(Bug::ReplyBeforeWritten) {
             self.flush()?;
         }
         turn.results = advanced.into_iter().filter_map(|region| self.result(region)).collect();
+        turn.results.append(&mut lives);
         Ok(turn)
     }
 
@@ -192,7 +191,7 @@ impl Applier {
     }
 
     /// Writes everything executed so far, the positions with the data.
-    fn flush(&mut self) -> Result<(), ApplyError> {
+    pub(super) fn flush(&mut self) -> Result<(), ApplyError> {
         let mut apart = ApplyBatch::default();
         for region in std::mem::take(&mut self.moved) {
             if let Some(apply) = self.regions.get(&region) {

@@ -22,14 +22,15 @@
 //! engine write, the `state` records in it → results to the store loop, replies to the clients.
 //!
 //! # Left out
-//! Membership changes are refused (but reported: [`Effect::ConfChange`]). Deleting
-//! compacted log entries is the store loop's part: it alone knows what is durable.
+//! Deleting compacted log entries is the store loop's part: it alone knows what is durable.
 //!
 //! Tests: `apply/tests.rs`, and beside each part.
 
 mod applier;
 mod batch;
 mod hash;
+mod life;
+mod membership;
 mod region;
 mod session;
 pub(crate) mod split;
@@ -39,6 +40,7 @@ mod task;
 mod tests;
 
 pub use applier::{Applier, ApplyError};
+pub(crate) use life::bury;
 pub(crate) use session::is_session;
 pub use session::{SESSIONS_MAX, SessionDecodeError};
 pub use state::ApplyState;

@@ -70,6 +70,8 @@ pub(super) struct RegionApply {
     pub(super) siblings: Vec<metapb::Region>,
     /// This store's peer.
     pub(super) peer: PeerId,
+    /// The entry that removed this store's peer, if one has.
+    pub(super) removed_at: Option<(LogIndex, Term)>,
     pub(super) state: ApplyState,
     pub(super) sessions: Sessions,
     /// Consequences not yet reported.
@@ -93,6 +95,7 @@ impl RegionApply {
             region,
             siblings: Vec::new(),
             peer,
+            removed_at: None,
             state,
             sessions,
             effects: Vec::new(),
@@ -103,6 +106,11 @@ impl RegionApply {
 
     pub(super) fn id(&self) -> RegionId {
         self.id
+    }
+
+    /// The entry that removed this store's peer, if one has.
+    pub(super) fn removed_at(&self) -> Option<(LogIndex, Term)> {
+        self.removed_at
     }
 
     pub(super) fn region(&self) -> &metapb::Region {
@@ -116,7 +124,10 @@ impl RegionApply {
     /// The region has become another: its record joins the batch.
     pub(super) fn set_region(&mut self, region: metapb::Region, context: &mut Context<'_>) {
         let me = region.peers.iter().find(|peer| peer.id == self.peer.get()).copied();
-        let record = RegionRecord::normal(region.clone(), me);
+        // Once it is removed its id is what counts.
+        let me = me.unwrap_or_else(|| metapb::Peer { id: self.peer.get(), ..Default::default() });
+        let mut record = RegionRecord::normal(region.clone(), Some(me));
+        record.removed_at = self.removed_at;
         context.batch.put_local(Key::RegionState(self.id).encode(), record.encode().to_vec());
         self.region = region;
     }
@@ -164,7 +175,8 @@ impl RegionApply {
                 self.effects.push(Effect::VerifyHash { index, hash });
             }
             Content::ConfChange => {
-                self.effects.push(Effect::ConfChange { entry, region: None });
+                self.change_peers(entry, context)?;
+                hash.number(self.epoch().conf_ver);
             }
         }
         self.state.applied_index = index;

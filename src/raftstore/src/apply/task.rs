@@ -48,10 +48,19 @@ pub enum ApplyTask {
         /// For this peer.
         to: PeerId,
     },
-    /// The region is gone from this store; it gets no more tasks until it is registered again.
-    Remove {
-        /// Which.
-        region: RegionId,
+    /// Record a peer that a first message asks for. Answered by [`Effect::Created`].
+    Create {
+        /// What the message said: id, range, epoch; no peers.
+        region: metapb::Region,
+        /// The new peer.
+        peer: metapb::Peer,
+    },
+    /// Destroy this store's peer of a region; it gets no more tasks. Answered by [`Effect::Destroyed`].
+    Destroy {
+        /// As the store loop knows it.
+        region: metapb::Region,
+        /// This store's peer of it.
+        peer: metapb::Peer,
     },
 }
 
@@ -67,6 +76,8 @@ pub struct Proposal {
 }
 
 /// How far a region has got, told to the store loop.
+///
+/// A result with [`Effect::Created`] or [`Effect::Destroyed`] has no other effect, and its positions mean nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApplyResult {
     /// Which region.
@@ -128,6 +139,16 @@ impl SubAssign for Growth {
     }
 }
 
+impl ApplyResult {
+    /// The beginning or the end of a region's life on this store.
+    pub(super) fn of_life(region: RegionId, effect: Effect) -> ApplyResult {
+        let effects = vec![effect];
+        let (applied_index, applied_term) = Default::default();
+        let (state_hash, growth) = Default::default();
+        ApplyResult { region, applied_index, applied_term, state_hash, effects, growth }
+    }
+}
+
 /// A consequence of an entry for the peer, beyond the data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -161,6 +182,20 @@ pub enum Effect {
         regions: Vec<metapb::Region>,
         /// Those new parts that this store has a peer of, and where they stand. They are registered already.
         created: Vec<(RegionId, ApplyState)>,
+    },
+    /// The peer asked for is recorded, or something stands in its way.
+    Created {
+        /// Which peer.
+        peer: metapb::Peer,
+        /// Whether it is.
+        created: bool,
+    },
+    /// The region's data are gone from this store and a tombstone is written.
+    Destroyed {
+        /// The tombstone's peer.
+        peer: metapb::Peer,
+        /// The entry that removed it, if that was applied here.
+        removed_at: Option<(LogIndex, Term)>,
     },
 }
 

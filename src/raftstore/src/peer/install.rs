@@ -6,13 +6,23 @@
 //! finds the marker and finishes the installation before the store opens (M9). Until it is done nothing is handed to the
 //! applier and nothing is read (M20); Raft goes on meanwhile.
 
+use proto::ids::RegionId;
+use proto::metapb;
 use raft::{Entry, LogIndex, Snapshot};
 
 use super::storage::LogStart;
 use super::{Context, Peer, TurnBuilder};
 use crate::apply::{ApplyState, ApplyTask};
 use crate::planted::{Bug, planted};
-use crate::snapshot::{self, ReceivedSnapshot, SnapshotInstall};
+use crate::snapshot::{self, MergedAway, ReceivedSnapshot, SnapshotInstall};
+
+/// A snapshot file that Raft has not decided about.
+#[derive(Debug)]
+pub(super) struct Received {
+    file: ReceivedSnapshot,
+    /// The regions that end with its installation.
+    merged: Vec<MergedAway>,
+}
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +44,8 @@ pub(super) struct Install {
     handed_before: LogIndex,
     /// Committed after the snapshot, for the applier.
     held: Vec<Entry>,
+    /// Merged regions that are not destroyed yet; `None` until the store has been asked to.
+    victims_left: Option<Vec<RegionId>>,
 }
 
 impl Install {
@@ -63,6 +75,7 @@ impl Peer {
         &mut self,
         message: raft::Message,
         file: ReceivedSnapshot,
+        merged: Vec<MergedAway>,
         context: &Context<'_>,
     ) -> Result<(), (SnapshotRefusal, ReceivedSnapshot)> {
         if self.install.is_some() || self.received.is_some() {
@@ -71,10 +84,10 @@ impl Peer {
         if let Err(refusal) = self.check_snapshot(&message) {
             return Err((refusal, file));
         }
-        self.received = Some(file);
+        self.received = Some(Received { file, merged });
         self.step(message, context).map_err(|error| {
-            let file = self.received.take();
-            (SnapshotRefusal::Raft(error), file.expect("it was put there just now"))
+            let received = self.received.take().expect("it was put there just now");
+            (SnapshotRefusal::Raft(error), received.file)
         })
     }
 
@@ -97,6 +110,9 @@ impl Peer {
         if !meta.region.peers.iter().any(|p| p.id == self.me.id && p.store_id == self.me.store_id) {
             return mismatch("this peer is not a member");
         }
+        if !self.is_initialized() {
+            return Ok(());
+        }
         let [old, new] = [&self.region, &meta.region].map(|r| r.region_epoch.unwrap_or_default());
         if new.version < old.version || new.conf_ver < old.conf_ver {
             return mismatch("epoch is older");
@@ -111,7 +127,8 @@ impl Peer {
         context: &Context<'_>,
         out: &mut TurnBuilder,
     ) {
-        let file = self.received.take().expect("raft accepts only what was received");
+        let received = self.received.take().expect("raft accepts only what was received");
+        let Received { file, merged } = received;
         let meta = snapshot::decode_meta(snapshot.data.clone()).expect("checked on receipt");
         assert!(self.install.is_none(), "one installation at a time");
         assert_eq!(meta.index, snapshot.index, "checked on receipt");
@@ -121,10 +138,13 @@ impl Peer {
         self.raft.storage_mut().restart_at(start, &mut out.batch);
         self.log_gc.on_restarted();
         let handed_before = std::mem::replace(&mut self.handed_index, meta.index);
-        let what = SnapshotInstall { region: self.id, meta, file };
+        let peer = meta.region.peers.iter().find(|peer| peer.id == self.me.id);
+        let peer = *peer.expect("checked on receipt");
+        let what = SnapshotInstall { region: self.id, peer, meta, file, merged };
         snapshot::put_marker(&what, &mut out.batch);
         let step = Step::Marking(out.number);
-        self.install = Some(Install { what, step, handed_before, held: Vec::new() });
+        let (held, victims_left) = (Vec::new(), None);
+        self.install = Some(Install { what, step, handed_before, held, victims_left });
     }
 
     /// Log writes up to `number` are durable.
@@ -140,8 +160,41 @@ impl Peer {
     pub(super) fn install_is_ready(&self) -> bool {
         self.install.as_ref().is_some_and(|install| {
             let idle = install.handed_before == self.applied_index && !self.registering;
-            install.step == Step::Marked && (idle || planted(Bug::InstallWhileApplying))
+            let alone = install.victims_left.as_ref().is_some_and(Vec::is_empty);
+            install.step == Step::Marked
+                && (alone || planted(Bug::MergedRegionSurvives))
+                && (idle || planted(Bug::InstallWhileApplying))
         })
+    }
+
+    /// Once the marker is durable: the merged regions that must be destroyed before the installer begins. Told once.
+    pub(crate) fn take_victims(&mut self) -> Vec<RegionId> {
+        let Some(install) = &mut self.install else { return Vec::new() };
+        if install.step != Step::Marked || install.victims_left.is_some() {
+            return Vec::new();
+        }
+        let merged = install.what.merged.iter().map(|merged| RegionId::from(merged.region.id));
+        install.victims_left.insert(merged.collect()).clone()
+    }
+
+    /// A merged region is destroyed, or was never there.
+    pub(crate) fn on_victim_gone(&mut self, victim: RegionId) {
+        if let Some(left) = self.install.as_mut().and_then(|install| install.victims_left.as_mut())
+        {
+            left.retain(|region| *region != victim);
+        }
+    }
+
+    /// The region whose data are being replaced, as it will be.
+    pub(crate) fn arriving_region(&self) -> Option<&metapb::Region> {
+        self.install.as_ref().map(|install| &install.what.meta.region)
+    }
+
+    /// Whether the store must be asked for merged regions to be destroyed.
+    pub(super) fn has_victims(&self) -> bool {
+        self.install
+            .as_ref()
+            .is_some_and(|install| install.step == Step::Marked && install.victims_left.is_none())
     }
 
     /// Lets the installer begin, if it can and may.
@@ -189,7 +242,11 @@ impl Peer {
     }
 
     /// A file that Raft had no use for.
+    pub(crate) fn take_refused_snapshot(&mut self) -> Option<ReceivedSnapshot> {
+        self.received.take().map(|received| received.file)
+    }
+
     pub(super) fn discard_refused_snapshot(&mut self, out: &mut TurnBuilder) {
-        out.turn.discarded_snapshots.extend(self.received.take());
+        out.turn.discarded_snapshots.extend(self.take_refused_snapshot());
     }
 }

@@ -36,6 +36,7 @@ impl Peer {
             self.heartbeat_due = true;
             self.restart_load(context.now);
             self.proposals.give_up();
+            self.heard.all_at(context.tick, &self.region);
             // The first entry of the term is Raft's own; its commit is the first thing a quorum confirms.
             self.proposals.push(self.raft.last_index(), term, context.now, Vec::new());
             self.publish_delegate(context);
@@ -47,6 +48,7 @@ impl Peer {
         self.lease = None;
         self.transferring = false;
         self.boundary_index = raft::LogIndex(0);
+        self.farewells.clear();
         let error = self.not_leader();
         self.writes.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
         self.reads.take_replies().into_iter().for_each(|reply| reply.fail(error.clone()));
@@ -166,7 +168,7 @@ impl Peer {
 
     /// Starts to hand the lead to `to`. From here on the lease is void: the order to campaign overrides the patience that
     /// the lease rests on, whenever it arrives (R17).
-    fn transfer_lead(&mut self, to: PeerId, context: &Context<'_>) {
+    pub(super) fn transfer_lead(&mut self, to: PeerId, context: &Context<'_>) {
         if let Some(lease) = &mut self.lease {
             lease.void_for_transfer();
         }
@@ -181,12 +183,7 @@ impl Peer {
         if !self.is_leader() || self.is_transferring() {
             return;
         }
-        let progress = self.raft.status().progress;
-        let others = progress.iter().filter(|p| p.id.0 != self.me.id && !p.is_learner);
-        let best = others.filter(|p| p.recent_active).max_by_key(|p| (p.matched, p.id));
-        if let Some(best) = best.map(|p| PeerId::from(p.id.0)) {
-            self.transfer_lead(best, context);
-        }
+        self.hand_over_lead(|_| true, context);
     }
 
     /// Whether a store that leaves need not wait for this peer: it does not lead, or nobody could take over.

@@ -14,10 +14,14 @@
 //! # One file per verb
 //! [`propose`] writes, [`order`] orders, [`split`] division, [`read`] reads, [`ready`] a turn, [`install`] snapshots from
 //! others, [`log_gc`] log compaction, [`size`] and [`load`] how much there is and is done, [`consistency`] comparing data,
-//! [`open`] creation and restart, [`lead`] gaining, keeping and losing the lead, [`status`] what is told to others.
+//! [`open`] creation and restart, [`lead`] gaining, keeping and losing the lead, [`change`] the members, [`farewell`] those
+//! who no longer are, [`silence`] when nobody leads, [`status`] what is told to others.
 
+mod change;
 mod consistency;
 mod entry_cache;
+mod farewell;
+mod heard;
 mod install;
 mod lead;
 mod load;
@@ -29,6 +33,7 @@ mod propose;
 mod read;
 mod ready;
 pub(crate) mod records;
+mod silence;
 mod size;
 mod snapshot_desk;
 mod split;
@@ -39,19 +44,24 @@ use std::sync::Arc;
 
 use proto::ids::{PeerId, RegionId, StoreId};
 use proto::metapb;
-use raft::{Entry, LogIndex, NodeId, RawNode, Term};
+use proto::raft_serverpb::RaftMessage;
+use raft::{LogIndex, NodeId, RawNode, Term};
 
 pub use self::open::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError};
 pub(crate) use self::ready::{Held, TurnBuilder};
 pub use self::status::RegionStatus;
 
+use self::change::Settling;
 use self::consistency::Consistency;
-use self::install::Install;
+use self::farewell::Farewells;
+use self::heard::Heard;
+use self::install::{Install, Received};
 use self::load::Load;
 use self::log_gc::LogGc;
 use self::proposals::Proposals;
 use self::propose::WriteQueue;
 use self::read::Reads;
+use self::silence::Silence;
 use self::size::Size;
 use self::storage::PeerStorage;
 use crate::apply::{ApplyResult, ApplyTask, Effect};
@@ -59,8 +69,8 @@ use crate::config::Config;
 use crate::error::RegionError;
 use crate::lease::Lease;
 use crate::local_reader::{ReadDelegate, ReadRegistry};
-use crate::msg::RequestHeader;
-use crate::snapshot::ReceivedSnapshot;
+use crate::msg::{RegionQuestion, RequestHeader};
+use crate::planted::{Bug, planted};
 use crate::time::Instant;
 
 /// What a peer needs of its store for one step.
@@ -110,11 +120,19 @@ pub(crate) struct Peer {
     consistency: Option<Box<Consistency>>,
     load: Load,
 
-    /// A snapshot file that Raft has not decided about.
-    received: Option<ReceivedSnapshot>,
+    received: Option<Received>,
     install: Option<Install>,
     /// Tasks for the applier, for the next turn.
     tasks: Vec<ApplyTask>,
+
+    heard: Heard,
+    settling: Settling,
+    farewells: Farewells,
+    /// What is said to other stores beside Raft's messages, for the next turn.
+    notices: Vec<RaftMessage>,
+    silence: Silence,
+    /// For the scheduler, for the next turn.
+    questions: Vec<RegionQuestion>,
 }
 
 impl Peer {
@@ -133,6 +151,11 @@ impl Peer {
         self.leading.is_some()
     }
 
+    /// Whether this peer knows its region: it was there from the region's beginning, or a snapshot has arrived.
+    pub(crate) fn is_initialized(&self) -> bool {
+        !self.region.peers.is_empty()
+    }
+
     /// The peer of the region with this id.
     pub(crate) fn find_peer(&self, id: PeerId) -> Option<&metapb::Peer> {
         self.region.peers.iter().find(|peer| peer.id == id.get())
@@ -144,6 +167,8 @@ impl Peer {
         message: raft::Message,
         context: &Context<'_>,
     ) -> Result<(), raft::Error> {
+        self.heard.note(PeerId::from(message.from.0), context.tick);
+        self.hear(&message);
         let outcome = self.raft.step(message);
         self.observe_lead(context);
         outcome
@@ -157,6 +182,7 @@ impl Peer {
             self.tick_transfer();
             self.tick_reads(context);
             self.tick_log_gc(context);
+            self.tick_farewells();
             if (context.tick + self.id.get())
                 .is_multiple_of(context.config.split_check_ticks.into())
             {
@@ -168,6 +194,8 @@ impl Peer {
             let period = u64::from(context.config.region_heartbeat_ticks);
             // Regions take turns, so that a store's reports are spread over the period.
             self.heartbeat_due |= (context.tick + self.id.get()).is_multiple_of(period);
+        } else {
+            self.tick_silence(context);
         }
         self.trim_entry_cache(context);
     }
@@ -203,12 +231,15 @@ impl Peer {
                 // One that was refused leaves Raft as it is: it looks at the applied index to see that it is over (R24).
                 Effect::ConfChange { region: None, .. } => {}
                 Effect::ConfChange { entry, region: Some(region) } => {
-                    self.change_membership(&entry, region, context);
+                    self.change_membership(&entry, region.clone(), context);
+                    for_store.push(Effect::ConfChange { entry, region: Some(region) });
                 }
                 Effect::Split { regions, created } => {
                     self.on_split(&regions, context);
                     for_store.push(Effect::Split { regions, created });
                 }
+                // Those are the store's.
+                Effect::Created { .. } | Effect::Destroyed { .. } => {}
             }
         }
         self.raft.advance_apply_to(applied_index);
@@ -216,14 +247,6 @@ impl Peer {
         self.publish_delegate(context);
         self.release_reads();
         for_store
-    }
-
-    fn change_membership(&mut self, entry: &Entry, region: metapb::Region, context: &Context<'_>) {
-        // The applier decided by the same rules Raft checks, so a refusal here is a broken invariant.
-        let change = raft::wire::decode_conf_change(entry).expect("the applier has decoded it");
-        let applied = self.raft.apply_conf_change(&change);
-        assert!(applied.is_ok(), "region {}: raft refuses {change:?}: {applied:?}", self.id);
-        self.set_region(region, context);
     }
 
     /// The region has changed: everybody who reads must see the new one.
@@ -234,6 +257,8 @@ impl Peer {
             self.me = *me;
         }
         self.region = Arc::new(region);
+        self.heard.follow(context.tick, &self.region);
+        self.silence.forget_strangers();
         self.heartbeat_due = true;
     }
 
@@ -262,6 +287,25 @@ impl Peer {
             return Err(RegionError::NotLeader { region: self.id, leader: None });
         }
         self.check_version(header)
+    }
+
+    /// The peer leaves the store: nobody reads from it any more, and whoever waits is answered.
+    pub(crate) fn end(&mut self, context: &Context<'_>) {
+        if !planted(Bug::DelegateOutlivesPeer) {
+            self.withdraw_delegate(context);
+        }
+        self.fail_all(&RegionError::RegionNotFound { region: self.id });
+    }
+
+    /// Whether the peer can be destroyed now: the applier knows it, or was never told of it, and no snapshot is on its way
+    /// into its data.
+    pub(crate) fn can_end(&self) -> bool {
+        self.install.is_none() && (!self.registering || !self.is_initialized())
+    }
+
+    /// This store's peer.
+    pub(crate) fn me(&self) -> metapb::Peer {
+        self.me
     }
 
     /// The store is poisoned, or the peer goes: answers everybody.

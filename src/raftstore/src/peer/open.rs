@@ -1,4 +1,7 @@
-//! How a peer comes to be: created with its region's initial state, or read back from the engine.
+//! How a peer comes to be: created with its region's initial state, by a first message, or read back from the engine.
+//!
+//! A peer that a first message created is *uninitialised*: it knows its ids and a generation of its region, but no members
+//! and no data. It votes, because it may be a voter; a snapshot makes it a peer like any other.
 //!
 //! Every peer of an initial region starts from the same state: nothing applied, the log empty after ([`INITIAL_INDEX`],
 //! [`INITIAL_TERM`]). Creating it again changes nothing, and a peer that has left this state never returns to it.
@@ -8,7 +11,7 @@ use std::sync::Arc;
 use engine::{Cf, Engine, WriteBatch};
 use proto::ids::{RegionId, StoreId};
 use proto::metapb;
-use raft::{HardState, LogIndex, NodeId, RawNode, Term};
+use raft::{ConfState, HardState, LogIndex, NodeId, RawNode, Term};
 
 use super::records::{Corruption, ReadError, RegionRecord};
 use super::storage::{PeerStorage, log_start};
@@ -55,8 +58,14 @@ impl Peer {
         engine: Arc<dyn Engine>,
         config: &Config,
     ) -> Result<Peer, PeerOpenError> {
-        let RegionRecord { region, .. } = record;
+        let RegionRecord { region, peer, .. } = record;
+        let peer = peer.unwrap_or_default();
+        if region.peers.is_empty() {
+            return Peer::open_uninitialized(region, peer, engine, config);
+        }
         let id = RegionId::from(region.id);
+        let me = region.peers.iter().find(|member| member.id == peer.id).copied();
+        let me = me.ok_or(PeerOpenError::NotAMember { region: id, store: config.store_id })?;
         let damaged = |detail: &str| {
             let detail = detail.to_owned();
             ReadError::from(Corruption { region: id, what: "apply state", detail })
@@ -72,8 +81,23 @@ impl Peer {
             log_start(&state),
             state.applied_index,
         )?;
-        let mut peer = Peer::new(region, storage, state, config)?;
+        let mut peer = Peer::new(region, me, storage, state, config)?;
         peer.tasks.push(peer.register(state));
+        Ok(peer)
+    }
+
+    /// A peer whose first snapshot has not arrived; what it has voted counts. The applier does not know of it.
+    pub(crate) fn open_uninitialized(
+        region: metapb::Region,
+        me: metapb::Peer,
+        engine: Arc<dyn Engine>,
+        config: &Config,
+    ) -> Result<Peer, PeerOpenError> {
+        let (id, state) = (RegionId::from(region.id), ApplyState::default());
+        let (members, start) = (ConfState::default(), log_start(&state));
+        let storage = PeerStorage::load(engine, id, members, start, state.applied_index)?;
+        let mut peer = Peer::new(region, me, storage, state, config)?;
+        peer.registering = false;
         Ok(peer)
     }
 
@@ -88,10 +112,11 @@ impl Peer {
         let id = RegionId::from(region.id);
         let state = ApplyState::initial(INITIAL_INDEX, INITIAL_TERM);
         let hard_state = HardState { term: INITIAL_TERM, vote: None, commit: INITIAL_INDEX };
+        let me = member_here(&region, config)?;
+        let record = RegionRecord::normal(region.clone(), Some(me));
         let members = conf_state(&region);
         let storage = PeerStorage::initial(engine, id, members, log_start(&state), hard_state);
-        let peer = Peer::new(region, storage, state, config)?;
-        let record = RegionRecord::normal(metapb::Region::clone(&peer.region), Some(peer.me));
+        let peer = Peer::new(region, me, storage, state, config)?;
         batch.put(Cf::Raft, Key::RegionState(id).encode(), record.encode());
         batch.put(Cf::Raft, Key::ApplyState(id).encode(), state.encode());
         let hard_state = records::encode_hard_state(&hard_state);
@@ -107,13 +132,12 @@ impl Peer {
 
     pub(super) fn new(
         region: metapb::Region,
+        me: metapb::Peer,
         storage: PeerStorage,
         state: ApplyState,
         config: &Config,
     ) -> Result<Peer, PeerOpenError> {
-        let (id, store) = (RegionId::from(region.id), config.store_id);
-        let here = region.peers.iter().find(|peer| peer.store_id == store.get());
-        let me = *here.ok_or(PeerOpenError::NotAMember { region: id, store })?;
+        let id = RegionId::from(region.id);
         let raft_config = raft_config(config, id, &me, state.applied_index);
         let raft = RawNode::new(&raft_config, storage)
             .map_err(|source| PeerOpenError::Raft { region: id, source })?;
@@ -145,8 +169,24 @@ impl Peer {
             received: None,
             install: None,
             tasks: Vec::new(),
+            heard: Default::default(),
+            settling: Default::default(),
+            farewells: Default::default(),
+            notices: Vec::new(),
+            silence: Default::default(),
+            questions: Vec::new(),
         })
     }
+}
+
+/// This store's peer of a region that lists it.
+pub(super) fn member_here(
+    region: &metapb::Region,
+    config: &Config,
+) -> Result<metapb::Peer, PeerOpenError> {
+    let (id, store) = (RegionId::from(region.id), config.store_id);
+    let here = region.peers.iter().find(|peer| peer.store_id == store.get());
+    here.copied().ok_or(PeerOpenError::NotAMember { region: id, store })
 }
 
 fn raft_config(

@@ -9,11 +9,13 @@ use proto::ids::{PeerId, RegionId};
 use proto::raft_serverpb::RaftMessage;
 use raft::{Entry, MessageBody, NodeId, Ready};
 
+use super::change::Settling;
 use super::{Context, Peer};
 use crate::apply::ApplyTask;
 use crate::msg::{SnapshotSend, Turn};
 use crate::planted::{Bug, planted};
 use crate::reply::Reply;
+use crate::store::is_first_message;
 
 /// What waits for a log write.
 #[derive(Debug)]
@@ -53,9 +55,13 @@ impl Peer {
             || self.reads.has_waiting()
             || !self.tasks.is_empty()
             || self.log_gc.has_compacted()
-            || self.heartbeat_due
             || self.size_is_due()
+            || (self.heartbeat_due && self.is_settled())
+            || self.settling == Settling::Due
+            || !self.notices.is_empty()
+            || !self.questions.is_empty()
             || self.install_is_ready()
+            || self.has_victims()
             || self.wants_snapshot()
             || self.raft.has_ready()
     }
@@ -75,7 +81,10 @@ impl Peer {
             self.carry_out(ready, context, out);
         }
         self.discard_refused_snapshot(out);
-        if std::mem::take(&mut self.heartbeat_due) && self.is_leader() {
+        out.turn.messages.append(&mut self.notices);
+        out.turn.region_questions.append(&mut self.questions);
+        self.settle(out);
+        if self.is_settled() && std::mem::take(&mut self.heartbeat_due) && self.is_leader() {
             let heartbeat = self.heartbeat(context);
             out.turn.heartbeats.push(heartbeat);
         }
@@ -175,8 +184,15 @@ impl Peer {
 
     /// A Raft message in its envelope, unless it is for nobody we know.
     fn envelope(&self, message: raft::Message) -> Option<RaftMessage> {
-        let to = self.find_peer(PeerId::from(message.to.0))?;
+        let to = self.find_partner(PeerId::from(message.to.0))?;
+        // The receiver may have to be created: it must know whether it would be in somebody's way.
+        let (start_key, end_key) = match is_first_message(&message.body) {
+            true => (self.region.start_key.clone(), self.region.end_key.clone()),
+            false => Default::default(),
+        };
         Some(RaftMessage {
+            start_key,
+            end_key,
             region_id: self.id.get(),
             from_peer: Some(self.me),
             to_peer: Some(*to),

@@ -57,6 +57,8 @@ pub(crate) struct RegionRecord {
     pub(crate) peer: Option<metapb::Peer>,
     /// Present while the state is `Merging`.
     pub(crate) merging: Option<Merging>,
+    /// The entry that removed this store's peer, if that was applied.
+    pub(crate) removed_at: Option<(LogIndex, Term)>,
 }
 
 /// A region that waits to be taken over: what its `PrepareMerge` said, and where it stands.
@@ -73,22 +75,43 @@ pub(crate) struct Merging {
 impl RegionRecord {
     /// A region that serves, or would.
     pub(crate) fn normal(region: metapb::Region, peer: Option<metapb::Peer>) -> RegionRecord {
-        RegionRecord { region, state: PeerState::Normal, peer, merging: None }
+        RegionRecord { region, state: PeerState::Normal, peer, merging: None, removed_at: None }
+    }
+
+    /// A destroyed peer.
+    pub(crate) fn tombstone(
+        region: metapb::Region,
+        peer: Option<metapb::Peer>,
+        removed_at: Option<(LogIndex, Term)>,
+    ) -> RegionRecord {
+        let state = PeerState::Tombstone;
+        RegionRecord { region, state, peer, merging: None, removed_at }
+    }
+
+    /// Whether the peer waits for its first snapshot.
+    pub(crate) fn is_uninitialized(&self) -> bool {
+        self.region.peers.is_empty()
     }
 
     pub(crate) fn encode(&self) -> Bytes {
+        self.to_wire().encode_to_vec().into()
+    }
+
+    pub(crate) fn to_wire(&self) -> RegionLocalState {
         let merging = self.merging.as_ref().map(|merging| flotillapb::Merging {
             target: Some(merging.target.clone()),
             index: merging.index.0,
             term: merging.term.0,
         });
-        let record = RegionLocalState {
+        let (removed_index, removed_term) = self.removed_at.unwrap_or_default();
+        RegionLocalState {
             state: self.state.into(),
             region: Some(self.region.clone()),
             peer: self.peer,
             merging,
-        };
-        record.encode_to_vec().into()
+            removed_index: removed_index.0,
+            removed_term: removed_term.0,
+        }
     }
 
     /// The record stored under `region`.
@@ -107,7 +130,9 @@ impl RegionRecord {
             (_, PeerState::Merging) => return Err(damaged("it merges with nobody".to_owned())),
             _ => None,
         };
-        Ok(RegionRecord { region: found, state, peer: record.peer, merging })
+        let removed_at = (LogIndex(record.removed_index), Term(record.removed_term));
+        let removed_at = (removed_at.0 != LogIndex(0)).then_some(removed_at);
+        Ok(RegionRecord { region: found, state, peer: record.peer, merging, removed_at })
     }
 
     /// The record of `region`, if there is one.
@@ -133,4 +158,21 @@ pub(crate) fn read_hard_state(
         detail: e.to_string(),
     })?;
     Ok(Some(raft::wire::hard_state_from_proto(wire)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_record_survives_a_round_trip_and_names_what_is_wrong() {
+        let region = metapb::Region { id: 7, end_key: "m".into(), ..Default::default() };
+        let peer = Some(metapb::Peer { id: 3, store_id: 1, ..Default::default() });
+        let tombstone = RegionRecord::tombstone(region.clone(), peer, Some((LogIndex(9), Term(6))));
+        for record in [RegionRecord::normal(region, peer), tombstone] {
+            assert_eq!(RegionRecord::decode(7.into(), record.encode()), Ok(record.clone()));
+            let foreign = RegionRecord::decode(8.into(), record.encode()).unwrap_err();
+            assert_eq!(foreign.detail, "it speaks of region 7");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use proto::ids::RegionId;
 use proto::metapb;
 use raft::HardState;
 
+use super::open::member_here;
 use super::order::refused;
 use super::storage::{PeerStorage, log_start};
 use super::{Context, INITIAL_INDEX, INITIAL_TERM, Peer, PeerOpenError};
@@ -87,7 +88,8 @@ impl Peer {
         let hard_state = HardState { term: INITIAL_TERM, vote: None, commit: INITIAL_INDEX };
         let members = conf_state(&region);
         let storage = PeerStorage::initial(engine, id, members, log_start(&state), hard_state);
-        let mut peer = Peer::new(region, storage, state, config)?;
+        let me = member_here(&region, config)?;
+        let mut peer = Peer::new(region, me, storage, state, config)?;
         peer.registering = false;
         Ok(peer)
     }

@@ -54,6 +54,13 @@ impl Peer {
         let flow = self.take_flow(context.now);
         let size = self.size.approximate();
         let progress = self.raft.status().progress;
+        let timeout_ticks = context.config.election_timeout_ticks;
+        // A learner is pending until it follows the log: before, it could not be promoted.
+        let lags = |p: &raft::ProgressStatus| match p.state {
+            ProgressState::Snapshot => true,
+            ProgressState::Probe => p.is_learner,
+            ProgressState::Replicate => false,
+        };
         let others = || progress.iter().filter(|p| p.id.0 != self.me.id);
         let peer = |p: &raft::ProgressStatus| self.find_peer(PeerId::from(p.id.0)).copied();
         RegionHeartbeat {
@@ -61,17 +68,20 @@ impl Peer {
             leader: self.me,
             term: self.raft.term(),
             down_peers: others()
-                .filter(|p| !p.recent_active)
                 .filter_map(peer)
-                .map(|peer| (peer, 0))
+                .filter(|peer| !self.heard.is_live(peer.id.into(), context.tick, timeout_ticks))
+                .map(|peer| (peer, self.down_seconds(&peer, context)))
                 .collect(),
-            pending_peers: others()
-                .filter(|p| p.state == ProgressState::Snapshot)
-                .filter_map(peer)
-                .collect(),
+            pending_peers: others().filter(|p| lags(p)).filter_map(peer).collect(),
             approximate_bytes: size.bytes,
             approximate_keys: size.keys,
             flow,
         }
+    }
+
+    /// For how many whole seconds a peer has been silent.
+    fn down_seconds(&self, peer: &metapb::Peer, context: &Context<'_>) -> u64 {
+        let ticks = self.heard.silent_ticks(peer.id.into(), context.tick).unwrap_or(0);
+        ticks.saturating_mul(context.config.tick_ms) / 1000
     }
 }

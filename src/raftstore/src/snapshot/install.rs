@@ -3,7 +3,8 @@
 //! # Steps, and what a crash after each leaves
 //! 1. The store loop's log write: marker, Raft state, empty log ([`put_marker`]). *Durable before step 2 begins.*
 //! 2. Check the whole file again. Nothing has changed; a damaged file is found before anything is deleted.
-//! 3. Delete the region's data and sessions (not synced). Some, all or none of it is gone; the marker is there.
+//! 3. Destroy the regions that were merged into this one while this store was away (M16), then delete the region's data
+//!    and sessions (not synced). Some, all or none of it is gone; the marker is there.
 //! 4. Load the file's data. Some or all of it is there; the marker is there.
 //! 5. One batch: region state, apply state, sessions, the marker's removal. Synced. Before: the marker is there. After: done.
 //! 6. Delete the file. Before: an orphan, deleted when the store opens.
@@ -17,27 +18,48 @@ use std::sync::Arc;
 use bytes::Bytes;
 use engine::{Cf, Engine, WriteBatch};
 use prost::Message;
-use proto::flotillapb;
+use proto::flotillapb::{self, PeerState};
 use proto::ids::RegionId;
+use proto::metapb;
 
 use super::files::{SnapshotFileId, SnapshotFiles};
 use super::meta::{from_wire, to_wire};
 use super::receive::{self, ReceivedSnapshot};
 use super::records::{ContentError, Record, RecordReader};
 use super::spool::ChunkSource;
-use crate::apply::{ApplyState, SnapshotMeta};
+use crate::apply::{self, ApplyState, SnapshotMeta};
 use crate::keys::{self, Key};
 use crate::peer::records::{ReadError, RegionRecord};
+use crate::planted::{Bug, planted};
 
 /// An installation to be carried out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SnapshotInstall {
     /// Of which region.
     pub region: RegionId,
+    /// This store's peer, which the snapshot's region lists.
+    pub peer: metapb::Peer,
     /// What the snapshot stands for.
     pub meta: SnapshotMeta,
     /// Where it is.
     pub file: ReceivedSnapshot,
+    /// Tombstones of the regions that end with it: they were merged into this one without this store.
+    pub merged: Vec<MergedAway>,
+}
+
+/// A region of this store whose keys arrive with another region's snapshot.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergedAway {
+    /// As this store knew it last.
+    pub region: metapb::Region,
+    /// This store's peer of it.
+    pub peer: metapb::Peer,
+}
+
+impl MergedAway {
+    fn tombstone(&self) -> RegionRecord {
+        RegionRecord::tombstone(self.region.clone(), Some(self.peer), None)
+    }
 }
 
 /// Why an installation cannot be carried out. Fatal to the store: the region has promised to hold this state.
@@ -83,7 +105,8 @@ pub fn put_marker(install: &SnapshotInstall, batch: &mut WriteBatch) {
     let marker = flotillapb::PendingSnapshot {
         meta: Some(to_wire(&install.meta, Some(&install.file))),
         file_name: install.file.id.to_string(),
-        merged: Vec::new(),
+        merged: install.merged.iter().map(|merged| merged.tombstone().to_wire()).collect(),
+        peer: Some(install.peer),
     };
     batch.put(Cf::Raft, Key::PendingSnapshot(install.region).encode(), marker.encode_to_vec());
 }
@@ -101,6 +124,9 @@ pub fn install(
     let pairs = receive::check(files, file.id, meta).map_err(damaged)?;
     if pairs != file.pairs {
         return Err(InstallError::Marker { region });
+    }
+    if !planted(Bug::MergedRegionSurvives) {
+        bury_merged(engine, &install.merged)?;
     }
     let old = RegionRecord::read(engine.snapshot().as_ref(), region);
     let old = old.map_err(|source| InstallError::Record { region, source })?;
@@ -126,7 +152,8 @@ pub fn install(
         next = following;
     }
 
-    batch.put(Cf::Raft, Key::RegionState(region).encode(), installed(old, meta).encode());
+    let record = RegionRecord::normal(meta.region.clone(), Some(install.peer));
+    batch.put(Cf::Raft, Key::RegionState(region).encode(), record.encode());
     batch.put(Cf::Raft, Key::ApplyState(region).encode(), state.encode());
     batch.delete(Cf::Raft, Key::PendingSnapshot(region).encode());
     engine.write(&batch).map_err(failed)?;
@@ -177,14 +204,31 @@ fn decode_marker(region: RegionId, bytes: &[u8]) -> Option<SnapshotInstall> {
     let (pairs, content_bytes, crc32) = (wire.pairs, wire.bytes, wire.crc32);
     let meta = from_wire(wire).ok()?;
     let file = ReceivedSnapshot { id, pairs, content_bytes, crc32 };
-    (meta.region.id == region.get()).then_some(SnapshotInstall { region, meta, file })
+    let peer = marker.peer?;
+    let merged = marker.merged.into_iter().map(|record| {
+        let (region, peer) = (record.region?, record.peer?);
+        Some(MergedAway { region, peer })
+    });
+    let merged = merged.collect::<Option<Vec<_>>>()?;
+    let whole = meta.region.id == region.get();
+    whole.then_some(SnapshotInstall { region, peer, meta, file, merged })
 }
 
-/// The region's record once the snapshot is in: this store's peer stays the one it was.
-fn installed(old: Option<RegionRecord>, meta: &SnapshotMeta) -> RegionRecord {
-    let peer = old.and_then(|old| old.peer);
-    let listed = peer.and_then(|peer| meta.region.peers.iter().find(|p| p.id == peer.id));
-    RegionRecord::normal(meta.region.clone(), listed.copied().or(peer))
+/// Destroys the regions that were merged into the snapshot's. Usually the applier has done so before; after a crash it is
+/// done here.
+fn bury_merged(engine: &dyn Engine, merged: &[MergedAway]) -> Result<(), InstallError> {
+    for victim in merged {
+        let region = RegionId::from(victim.region.id);
+        let stored = RegionRecord::read(engine.snapshot().as_ref(), region);
+        let stored = stored.map_err(|source| InstallError::Record { region, source })?;
+        if stored.is_none_or(|stored| stored.state == PeerState::Tombstone) {
+            continue;
+        }
+        let mut batch = WriteBatch::new();
+        apply::bury(&victim.tombstone(), &mut batch);
+        engine.write(&batch).map_err(|source| InstallError::Engine { region, source })?;
+    }
+    Ok(())
 }
 
 /// Deletes everything of the region that the snapshot replaces, also what lies outside of its range by now: until the

@@ -15,7 +15,7 @@
 //! # Life of a snapshot
 //! leader: Raft asks → `ApplyTask::Snapshot` → `SnapshotReady` → `SnapshotSend` → [`SnapshotSource`] yields chunks to the
 //! transport, under the limits of `limits`. follower: [`SnapshotReceiver`] → spool file → `StoreMsg::SnapshotReceived` → Raft
-//! accepts → one log write holds the marker, the new Raft state and an empty log → durable → [`SnapshotInstall`] →
+//! accepts → one log write holds the marker, the new Raft state and an empty log → durable → [`MergedAway, SnapshotInstall`] →
 //! [`install()`] → `StoreMsg::SnapshotInstalled` → the applier is told anew.
 //!
 //! # Left out
@@ -33,7 +33,7 @@ mod spool;
 mod tests;
 
 pub use files::{DirFiles, MemFiles, SnapshotFileId, SnapshotFiles, SpoolWriter};
-pub use install::{InstallError, SnapshotInstall, finish_pending, install, put_marker};
+pub use install::{InstallError, MergedAway, SnapshotInstall, finish_pending, install, put_marker};
 pub use limits::{Slot, Slots, TokenBucket};
 pub use meta::{MetaError, decode_meta, encode_meta};
 pub use receive::{ReceiveError, ReceiveLimits, ReceivedSnapshot, SnapshotReceiver};

@@ -136,7 +136,8 @@ fn follower(file: ReceivedSnapshot) -> (MemEngine, SnapshotInstall) {
     }
     batch.put(Cf::Raft, Key::Session(REGION.into(), ClientId(9)).encode(), "old session");
     batch.put(Cf::Raft, Key::Session((REGION + 1).into(), ClientId(9)).encode(), "neighbour's");
-    let install = SnapshotInstall { region: REGION.into(), meta: meta(), file };
+    let (peer, merged) = (meta().region.peers[0], Vec::new());
+    let install = SnapshotInstall { region: REGION.into(), peer, meta: meta(), file, merged };
     put_marker(&install, &mut batch);
     engine.write(&batch).expect("write");
     engine.sync().expect("sync");

@@ -16,19 +16,24 @@
 //! dirty peer's Ready into one batch; the leader's appends are in the same turn's messages → `handle(Persisted)` →
 //! `handle(Raft)` with the followers' answers → `turn` hands committed entries to the applier, which replies.
 //!
+//! # Life of a peer
+//! [`creation`]: by a first message, or by the bootstrap. [`stale`]: does the region still want it? [`destroy`]: its end.
+//!
 //! # Left out
-//! Peers that come to be by a message, split, merge and hibernation. A message for an unknown region is dropped; the places
-//! where those go are [`admission`] and the tick loop.
+//! Split, merge and hibernation.
 //!
 //! Tests: `tests/`.
 
 mod admission;
+mod creation;
+mod destroy;
 mod ident;
 mod log_writes;
 mod open;
 mod orders;
 mod scans;
 mod split;
+mod stale;
 mod status;
 mod ticks;
 mod turn;
@@ -42,10 +47,13 @@ use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
 
 pub use self::admission::DropReason;
+pub(crate) use self::creation::is_first_message;
 pub use self::ident::{IdentError, format};
 pub use self::open::OpenError;
 pub use self::status::{StoreCounters, StoreStatus};
 
+use self::creation::Births;
+use self::destroy::Graves;
 use self::log_writes::LogWrites;
 use self::split::EarlyMessages;
 use self::ticks::TickClock;
@@ -65,14 +73,14 @@ pub struct Store {
     engine: Arc<dyn Engine>,
     registry: Arc<ReadRegistry>,
     peers: BTreeMap<RegionId, Peer>,
-    /// Regions whose peer was destroyed here: never again (M6).
-    tombstones: BTreeSet<RegionId>,
+    graves: Graves,
+    births: Births,
     dirty: BTreeSet<RegionId>,
 
     log_writes: LogWrites,
-    /// Records of new peers, for the next log write, and what waits for them.
-    created: WriteBatch,
-    created_held: Vec<Held>,
+    /// Records of peers that come or go, for the next log write, and what waits for them.
+    records: WriteBatch,
+    records_held: Vec<Held>,
     /// Released by a completed log write, for the next turn.
     messages: Vec<RaftMessage>,
     tasks: Vec<ApplyTask>,
@@ -145,7 +153,7 @@ impl Store {
             StoreMsg::HashComputed { region, index, hash } => {
                 self.on_hash_computed(region, index, hash);
             }
-            StoreMsg::RegionAnswer { .. } => {}
+            StoreMsg::RegionAnswer { asked, holder } => self.on_region_answer(asked, &holder),
             StoreMsg::Drain => self.on_drain(),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
         }
@@ -217,11 +225,14 @@ impl Store {
     }
 
     fn on_persisted(&mut self, number: u64) {
+        self.graves.on_written(number);
         for (number, held) in self.log_writes.finish(number) {
             let Held { region, ready, messages, tasks, reply } = held;
-            if let Some(ready) = ready {
-                self.with_peer(region, |peer, context| peer.on_persisted(number, ready, context));
-            }
+            match ready {
+                Some(ready) => self
+                    .with_peer(region, |peer, context| peer.on_persisted(number, ready, context)),
+                None => self.with_peer(region, |peer, _| peer.on_settled(number)),
+            };
             self.messages.extend(messages);
             self.tasks.extend(tasks);
             if let Some(reply) = reply {
@@ -233,10 +244,29 @@ impl Store {
     fn on_applied(&mut self, results: Vec<ApplyResult>) {
         for result in results {
             let region = result.region;
+            match result.effects.as_slice() {
+                [Effect::Created { peer, created }] => {
+                    self.on_created(region, *peer, *created);
+                    continue;
+                }
+                [Effect::Destroyed { peer, removed_at }] => {
+                    self.bury(region, PeerId::from(peer.id), *removed_at);
+                    continue;
+                }
+                _ => {}
+            }
             let effects = self.with_peer(region, |peer, context| peer.on_applied(result, context));
             for effect in effects.into_iter().flatten() {
                 self.on_effect(region, effect);
             }
+        }
+    }
+
+    /// The peers of a region have changed.
+    fn on_members_changed(&mut self, region: RegionId) {
+        self.counters.conf_changes += 1;
+        if self.peers.get(&region).is_some_and(Peer::is_removed) {
+            self.doom(region);
         }
     }
 
@@ -245,7 +275,8 @@ impl Store {
         match effect {
             Effect::Split { regions, created } => self.on_split(region, regions, created),
             Effect::VerifyHash { index, hash } => self.on_verify_hash(region, index, hash),
-            Effect::CompactLog { .. } | Effect::ConfChange { .. } => {}
+            Effect::ConfChange { .. } => self.on_members_changed(region),
+            Effect::CompactLog { .. } | Effect::Created { .. } | Effect::Destroyed { .. } => {}
         }
     }
 
@@ -281,15 +312,19 @@ impl Store {
         if self.peers.contains_key(&id) {
             return self.answer_when_written(id, reply);
         }
-        if self.tombstones.contains(&id) || id.is_none() || self.overlaps(&region) {
+        if self.graves.tombstone(id).is_some() {
+            // It was here, and is gone for good: that is a state, too.
+            return reply.send(Ok(()));
+        }
+        if id.is_none() || self.is_occupied(id) || self.overlapping(&region).next().is_some() {
             return reply.fail(RegionError::RegionNotFound { region: id });
         }
-        let (engine, batch) = (self.engine.clone(), &mut self.created);
+        let (engine, batch) = (self.engine.clone(), &mut self.records);
         match Peer::create(region, engine, &self.config, batch) {
             Ok((peer, register)) => {
                 let (messages, tasks) = (Vec::new(), vec![register]);
                 let held = Held { region: id, ready: None, messages, tasks, reply: Some(reply) };
-                self.created_held.push(held);
+                self.records_held.push(held);
                 self.peers.insert(id, peer);
                 self.dirty.insert(id);
             }
@@ -301,22 +336,13 @@ impl Store {
     fn answer_when_written(&mut self, region: RegionId, reply: Reply<()>) {
         let (messages, tasks) = (Vec::new(), Vec::new());
         let held = Held { region, ready: None, messages, tasks, reply: Some(reply) };
-        if !self.created.is_empty() {
-            self.created_held.push(held);
+        if !self.records.is_empty() {
+            self.records_held.push(held);
         } else if self.log_writes.in_flight() > 0 {
             self.log_writes.hold_by_newest(vec![held]);
         } else if let Some(reply) = held.reply {
             reply.send(Ok(()));
         }
-    }
-
-    /// Whether another region on this store has keys in common with `region` (I8).
-    fn overlaps(&self, region: &metapb::Region) -> bool {
-        let others = self.peers.values().map(|peer| peer.region());
-        others.filter(|other| other.id != region.id).any(|other| {
-            let before = |end: &[u8], start: &[u8]| !end.is_empty() && end <= start;
-            !before(&other.end_key, &region.start_key) && !before(&region.end_key, &other.start_key)
-        })
     }
 
     fn on_transfer(&mut self, header: &RequestHeader, to: PeerId, reply: Reply<()>) {
@@ -346,7 +372,7 @@ impl Store {
             peer.fail_all(&error);
         }
         let held = self.log_writes.abandon();
-        for reply in held.into_iter().chain(self.created_held.drain(..)).filter_map(|h| h.reply) {
+        for reply in held.into_iter().chain(self.records_held.drain(..)).filter_map(|h| h.reply) {
             reply.fail(error.clone());
         }
         self.messages.clear();

@@ -1,13 +1,15 @@
-//! Opening a store: its identity is checked, interrupted installations are finished, every peer is read back.
+//! Opening a store: its identity is checked, interrupted installations and destructions are finished, every peer is read
+//! back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::{Cf, Engine};
-use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
 
+use super::creation::Births;
+use super::destroy::{self, Graves};
 use super::ident::{self, IdentError};
 use super::log_writes::LogWrites;
 use super::ticks::TickClock;
@@ -62,12 +64,10 @@ impl Store {
         config.validate()?;
         ident::check(engine.as_ref(), config.cluster_id, config.store_id)?;
         snapshot::finish_pending(&engine, files)?;
-        let (mut peers, mut tombstones) = (BTreeMap::new(), BTreeSet::new());
+        let (mut peers, mut graves) = (BTreeMap::new(), Graves::default());
         for record in region_records(engine.as_ref())? {
             let id = RegionId::from(record.region.id);
-            if record.state == PeerState::Tombstone {
-                tombstones.insert(id);
-            } else {
+            if let Some(record) = destroy::finish(record, engine.as_ref(), &mut graves)? {
                 peers.insert(id, Peer::open(record, engine.clone(), &config)?);
             }
         }
@@ -77,10 +77,11 @@ impl Store {
             registry: Arc::default(),
             dirty: peers.keys().copied().collect(),
             peers,
-            tombstones,
+            graves,
+            births: Births::default(),
             log_writes: LogWrites::default(),
-            created: Default::default(),
-            created_held: Vec::new(),
+            records: Default::default(),
+            records_held: Vec::new(),
             messages: Vec::new(),
             tasks: Vec::new(),
             discarded: Vec::new(),

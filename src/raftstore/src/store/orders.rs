@@ -17,7 +17,12 @@ impl Store {
             None => Err(self.no_peer(&header)),
             Some(Err(error)) => Err(error),
             Some(Ok(())) => match order {
-                Order::ChangePeers(_) => Err(not_supported()),
+                Order::ChangePeers(changes) => {
+                    let proposed = self.with_peer(header.region, |peer, context| {
+                        peer.change_peers(changes, context)
+                    });
+                    proposed.unwrap_or_else(|| Err(self.no_peer(&header)))
+                }
                 Order::Split { keys } => self.order_split(header.region, keys),
                 Order::Merge { .. } => Err(not_supported()),
             },

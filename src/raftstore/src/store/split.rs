@@ -130,7 +130,7 @@ impl Store {
             self.with_peer(id, |peer, context| peer.initialise(region, state, context));
             return;
         }
-        self.tombstones.remove(&id);
+        self.graves.forget(id);
         let peer = Peer::born(region, state, self.engine.clone(), &self.config);
         // The applier decided that it lives here, from the region's own list.
         let peer = peer.unwrap_or_else(|error| panic!("a new part of a region: {error}"));

@@ -22,10 +22,11 @@ impl Store {
             now: self.now,
             tick: self.clock.count(),
         };
-        let mut wanting = Vec::new();
+        let (mut wanting, mut victims) = (Vec::new(), Vec::new());
         for region in dirty {
             let Some(peer) = self.peers.get_mut(&region) else { continue };
             peer.turn(&context, &mut out);
+            victims.extend(peer.take_victims().into_iter().map(|victim| (victim, region)));
             if peer.wants_snapshot() {
                 wanting.push(region);
             }
@@ -33,7 +34,11 @@ impl Store {
                 self.dirty.insert(region);
             }
         }
+        for (victim, target) in victims {
+            self.doom_merged(victim, target);
+        }
         self.order_snapshots(&wanting, &mut out);
+        self.destroy_doomed(&mut out);
         self.finish_turn(out)
     }
 
@@ -46,14 +51,15 @@ impl Store {
             split_reports: std::mem::take(&mut self.split_reports),
             ..Turn::default()
         };
-        let created = !self.created.is_empty();
+        let (number, batch) = (self.log_writes.next_number(), std::mem::take(&mut self.records));
+        self.graves.deleting_with(number);
         let installing = self.installing.len();
         TurnBuilder {
             turn,
-            number: self.log_writes.next_number(),
-            batch: std::mem::take(&mut self.created),
-            sync: created,
-            held: std::mem::take(&mut self.created_held),
+            number,
+            sync: !batch.is_empty(),
+            batch,
+            held: std::mem::take(&mut self.records_held),
             held_by_earlier: Vec::new(),
             installs_left: self.config.snapshot_installs_max.saturating_sub(installing),
         }

@@ -58,6 +58,9 @@ impl ApplyLoop {
 fn entries(task: &ApplyTask) -> usize {
     match task {
         ApplyTask::Committed { entries, .. } => entries.len(),
-        ApplyTask::Register { .. } | ApplyTask::Snapshot { .. } | ApplyTask::Remove { .. } => 0,
+        ApplyTask::Register { .. }
+        | ApplyTask::Snapshot { .. }
+        | ApplyTask::Create { .. }
+        | ApplyTask::Destroy { .. } => 0,
     }
 }

@@ -318,7 +318,8 @@ impl Cluster {
         let moved = !messages.is_empty();
         for (from, message) in messages {
             let to = message.to_peer.as_ref().unwrap().store_id;
-            if !self.cut.contains(&(from.get(), to)) && !self.node(to).down {
+            let exists = (1..=self.nodes.len() as u64).contains(&to);
+            if exists && !self.cut.contains(&(from.get(), to)) && !self.node(to).down {
                 self.send(to, StoreMsg::Raft(message));
             }
         }

@@ -177,7 +177,8 @@ pub(super) fn move_elsewhere(bench: &mut Bench) -> Bench {
         }
     };
     let engine = Arc::new(MemEngine::new());
-    let what = SnapshotInstall { region: REGION.into(), meta, file };
+    let (peer, merged) = (meta.region.peers[0], Vec::new());
+    let what = SnapshotInstall { region: REGION.into(), peer, meta, file, merged };
     let mut marker = WriteBatch::new();
     put_marker(&what, &mut marker);
     engine.write(&marker).expect("write");
