@@ -62,6 +62,23 @@ pub struct Config {
     pub snapshot_bytes_per_second: u64,
     /// Snapshots received at once. Default 2, at least 1.
     pub snapshot_receives_max: usize,
+    /// Snapshots sent at once. Default 4, at least 1.
+    pub snapshot_sends_max: usize,
+    /// Snapshots taken over at once. Default 2, at least 1.
+    pub snapshot_installs_max: usize,
+
+    /// Bytes of keys and values above which a region is cut. Default 64 MiB, at least 1.
+    pub region_max_bytes: u64,
+    /// Bytes that the parts of a region that is cut should have; 0 is three quarters of `region_max_bytes`. Default 0.
+    pub region_part_bytes: u64,
+    /// Keys above which a region is cut. Default 640 000, at least 1.
+    pub region_max_keys: u64,
+    /// Keys that the parts of a region that is cut should have; 0 is three quarters of `region_max_keys`. Default 0.
+    pub region_part_keys: u64,
+    /// Requests per second, kept up for a while, above which a region is cut; 0 is never. Default 30 000.
+    pub split_requests_per_second: u64,
+    /// Ticks between a leader's reports on its region; a change is reported at once. Default 200, at least 1.
+    pub region_heartbeat_ticks: u32,
 
     /// Threads that serve the network, each a small runtime of its own. Default 1, at most 64.
     pub network_threads: usize,
@@ -91,6 +108,14 @@ impl Default for Config {
             log_gc_count: 4096,
             snapshot_bytes_per_second: 64 << 20,
             snapshot_receives_max: 2,
+            snapshot_sends_max: 4,
+            snapshot_installs_max: 2,
+            region_max_bytes: 64 << 20,
+            region_part_bytes: 0,
+            region_max_keys: 640_000,
+            region_part_keys: 0,
+            split_requests_per_second: 30_000,
+            region_heartbeat_ticks: 200,
             network_threads: 1,
             streams_per_connection_max: 1024,
             store_heartbeat_ms: 1000,
@@ -176,6 +201,14 @@ impl Config {
             heartbeat_ticks: self.heartbeat_ticks,
             election_timeout_ticks: self.election_ticks,
             log_gc_count_limit: self.log_gc_count,
+            snapshot_sends_max: self.snapshot_sends_max,
+            snapshot_installs_max: self.snapshot_installs_max,
+            region_max_bytes: self.region_max_bytes,
+            region_part_bytes: part_of(self.region_part_bytes, self.region_max_bytes),
+            region_max_keys: self.region_max_keys,
+            region_part_keys: part_of(self.region_part_keys, self.region_max_keys),
+            split_requests_per_second: self.split_requests_per_second,
+            region_heartbeat_ticks: self.region_heartbeat_ticks,
             reads: match self.reads {
                 Reads::Lease => ReadMode::Lease,
                 Reads::ReadIndex => ReadMode::ReadIndex,
@@ -191,6 +224,11 @@ impl Config {
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// What the parts should have, given the most that a region may have.
+fn part_of(given: u64, max: u64) -> u64 {
+    if given == 0 { (max / 4 * 3).max(1) } else { given }
 }
 
 impl From<raftstore::config::ConfigError> for ConfigError {
@@ -209,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn parts_follow_the_largest_size_unless_they_are_told() {
+        let parts = |region_max_bytes, region_part_bytes| {
+            let config = Config { region_max_bytes, region_part_bytes, ..Config::default() };
+            config.raftstore(1, StoreId::new(1)).region_part_bytes
+        };
+        assert_eq!((parts(1 << 20, 0), parts(1 << 20, 77), parts(1, 0)), (3 << 18, 77, 1));
+    }
+
+    #[test]
     fn an_unusable_setting_is_named() {
         let bad = [
             (Config { addr: "here".to_owned(), ..Config::default() }, "addr"),
@@ -217,6 +264,8 @@ mod tests {
             (Config { network_threads: 0, ..Config::default() }, "network_threads"),
             (Config { memory_budget_bytes: 1, ..Config::default() }, "memory_budget_bytes"),
             (Config { log_gc_count: 0, ..Config::default() }, "log_gc_count"),
+            (Config { region_max_bytes: 0, ..Config::default() }, "region_max_bytes"),
+            (Config { region_part_keys: 1 << 40, ..Config::default() }, "region_part_keys"),
             (Config { labels: vec!["zone".to_owned()], ..Config::default() }, "labels"),
             (Config { labels: vec!["=a".to_owned()], ..Config::default() }, "labels"),
         ];

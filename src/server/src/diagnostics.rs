@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::StatusCode;
 use proto::flotillapb::diagnostics_server::Diagnostics;
 use proto::flotillapb::{
-    CheckConsistencyRequest, CheckConsistencyResponse, Counter, PeerProgress, RaftRole,
+    CheckConsistencyRequest, CheckConsistencyResponse, Counter, PeerProgress, PeerState, RaftRole,
     RegionStatus, StoreStatusRequest, StoreStatusResponse,
 };
 use raft::Role;
@@ -186,6 +186,8 @@ impl Observer {
 
 fn region(status: raftstore::RegionStatus) -> RegionStatus {
     let raftstore::RegionStatus { region, peer, raft, applied_index, state_hash, .. } = status;
+    let (approximate_bytes, approximate_keys) = (status.approximate_bytes, status.approximate_keys);
+    let state = if status.installing { PeerState::Applying } else { PeerState::Normal };
     let role = match raft.role {
         Role::Follower => RaftRole::Follower,
         Role::PreCandidate => RaftRole::PreCandidate,
@@ -210,6 +212,9 @@ fn region(status: raftstore::RegionStatus) -> RegionStatus {
         applied_index: applied_index.0,
         progress: progress.collect(),
         state_hash,
+        state: state as i32,
+        approximate_bytes,
+        approximate_keys,
         ..RegionStatus::default()
     }
 }

@@ -113,15 +113,16 @@ impl<P: Process> clap::FromArgMatches for Given<P> {
 
 /// The content of a configuration file of `P`, every key known.
 pub(crate) fn parse_file<P: Process>(text: &str) -> Result<Table, String> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
         format!("line {line}: {}", error.message())
     })?;
-    for name in table.keys() {
+    for (name, value) in &mut table {
         if !P::SETTINGS.iter().any(|setting| setting.name == name) {
             let known = P::SETTINGS.iter().map(|setting| setting.name);
             return Err(format!("unknown setting `{name}`{}", suggestion(name, known)));
         }
+        sized::<P>(name, value)?;
     }
     Ok(table)
 }
@@ -176,8 +177,11 @@ fn typed_value(setting: &Setting, typed: &str) -> Result<Value, String> {
         None => Ok(typed.parse().map_or_else(|_| Value::String(typed.to_owned()), Value::Integer)),
         Some(Value::String(_)) => Ok(Value::String(typed.to_owned())),
         Some(Value::Integer(_)) => {
-            let number = typed.replace('_', "").parse();
-            number.map(Value::Integer).map_err(|_| format!("'{typed}' is not a number"))
+            let number = match is_size(setting.name) {
+                true => size(typed),
+                false => typed.replace('_', "").parse().ok(),
+            };
+            number.map(Value::Integer).ok_or_else(|| format!("'{typed}' is not a number"))
         }
         Some(Value::Boolean(_)) => {
             let flag = typed.parse();
@@ -189,6 +193,33 @@ fn typed_value(setting: &Setting, typed: &str) -> Result<Value, String> {
         }
         Some(other) => Err(format!("a {} cannot be given here", other.type_str())),
     }
+}
+
+/// Sizes may have a unit, also in a file, where they are text then.
+fn sized<P: Process>(name: &str, value: &mut Value) -> Result<(), String> {
+    let setting = P::SETTINGS.iter().find(|setting| setting.name == name && is_size(name));
+    if let (Some(setting), Value::String(typed)) = (setting, &value) {
+        *value = typed_value(setting, typed).map_err(|error| format!("`{name}`: {error}"))?;
+    }
+    Ok(())
+}
+
+fn is_size(name: &str) -> bool {
+    name.split('_').any(|word| word == "bytes")
+}
+
+/// A size as people write it: 4096, 64KiB, 1MiB, 2GiB.
+fn size(typed: &str) -> Option<i64> {
+    let at = typed.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(typed.len());
+    let (digits, unit) = typed.split_at(at);
+    let shift = match unit.trim() {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        _ => return None,
+    };
+    digits.replace('_', "").parse::<i64>().ok()?.checked_mul(1 << shift)
 }
 
 fn flag(name: &str) -> String {
@@ -222,6 +253,7 @@ mod tests {
             Setting { name: "tick_ms", default: "50", purpose: "How often." },
             Setting { name: "friends", default: "[]", purpose: "Who." },
             Setting { name: "seed", default: "", purpose: "Luck." },
+            Setting { name: "hold_bytes", default: "1024", purpose: "How much." },
         ];
     }
 
@@ -245,6 +277,23 @@ mod tests {
         assert_eq!(table["tick_ms"].as_integer(), Some(9));
         assert_eq!(table["friends"].as_array().map(Vec::len), Some(2));
         assert!(!table.contains_key("seed"));
+    }
+
+    #[test]
+    fn sizes_may_have_a_unit_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ship.toml");
+        std::fs::write(&path, "hold_bytes = \"64KiB\"\n").unwrap();
+        let path = path.to_str().unwrap();
+        let bytes = |args: &[&str]| {
+            let table = resolve(args).map_err(|failure| failure.to_string())?;
+            Ok::<_, String>(table["hold_bytes"].as_integer())
+        };
+        assert_eq!(bytes(&["ship", "--config", path]), Ok(Some(64 << 10)));
+        assert_eq!(bytes(&["ship", "--hold-bytes", "1MiB"]), Ok(Some(1 << 20)));
+        assert_eq!(bytes(&["ship", "--hold-bytes", "4_096"]), Ok(Some(4096)));
+        assert!(bytes(&["ship", "--hold-bytes", "1 ton"]).is_err());
+        assert!(resolve(&["ship", "--tick-ms", "1K"]).is_err(), "time has no such units");
     }
 
     #[test]

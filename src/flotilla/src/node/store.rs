@@ -71,6 +71,42 @@ impl Process for Store {
             default: "2",
             purpose: "Snapshots received at once",
         },
+        Setting { name: "snapshot_sends_max", default: "4", purpose: "Snapshots sent at once" },
+        Setting {
+            name: "snapshot_installs_max",
+            default: "2",
+            purpose: "Snapshots taken over at once",
+        },
+        Setting {
+            name: "region_max_bytes",
+            default: "67108864",
+            purpose: "Bytes of keys and values above which a region is cut",
+        },
+        Setting {
+            name: "region_part_bytes",
+            default: "0",
+            purpose: "Bytes that the parts should have; 0: three quarters of region_max_bytes",
+        },
+        Setting {
+            name: "region_max_keys",
+            default: "640000",
+            purpose: "Keys above which a region is cut",
+        },
+        Setting {
+            name: "region_part_keys",
+            default: "0",
+            purpose: "Keys that the parts should have; 0: three quarters of region_max_keys",
+        },
+        Setting {
+            name: "split_requests_per_second",
+            default: "30000",
+            purpose: "Requests per second, kept up for a while, above which a region is cut; 0: never",
+        },
+        Setting {
+            name: "region_heartbeat_ticks",
+            default: "200",
+            purpose: "Ticks between a leader's reports on its region",
+        },
         Setting {
             name: "network_threads",
             default: "1",
