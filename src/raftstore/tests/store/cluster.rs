@@ -92,7 +92,8 @@ pub(crate) struct Cluster {
     pub(crate) config: Config,
     pub(crate) nodes: Vec<Node>,
     pub(crate) now: Instant,
-    wire: VecDeque<(StoreId, RaftMessage)>,
+    /// Messages under way.
+    pub(crate) wire: VecDeque<(StoreId, RaftMessage)>,
     /// Directed links that lose everything.
     pub(crate) cut: BTreeSet<(u64, u64)>,
     /// The last id given out.
@@ -104,11 +105,16 @@ fn epoch() -> metapb::RegionEpoch {
 }
 
 pub(crate) fn region() -> metapb::Region {
+    region_on(&[1, 2, 3])
+}
+
+/// The first region, with peers on these stores.
+pub(crate) fn region_on(stores: &[u64]) -> metapb::Region {
     let peer = |store: u64| metapb::Peer { id: store * 10, store_id: store, ..Default::default() };
     metapb::Region {
         id: REGION.get(),
         region_epoch: Some(epoch()),
-        peers: (1..=3).map(peer).collect(),
+        peers: stores.iter().copied().map(peer).collect(),
         ..Default::default()
     }
 }
@@ -134,6 +140,11 @@ pub(crate) fn append(key: &str, value: &str, client: u64, sequence: u64) -> Requ
 impl Cluster {
     /// Three stores with one region, and no leader yet.
     pub(crate) fn new(adjust: impl FnOnce(&mut Config)) -> Cluster {
+        Cluster::of(3, &[1, 2, 3], adjust)
+    }
+
+    /// So many stores, some of them with a peer of one region, and no leader yet.
+    pub(crate) fn of(count: u64, members: &[u64], adjust: impl FnOnce(&mut Config)) -> Cluster {
         let mut config = Config::new(CLUSTER, StoreId::from(1));
         adjust(&mut config);
         let mut cluster = Cluster {
@@ -144,14 +155,14 @@ impl Cluster {
             cut: BTreeSet::new(),
             last_id: 100,
         };
-        for store in 1..=3 {
+        for store in 1..=count {
             let config = cluster.config_of(store);
             let node = Node::open(StoreId::from(store), &config, Arc::default(), MemFiles::new());
             cluster.nodes.push(node);
         }
-        for store in 1..=3 {
+        for store in members {
             let (slot, reply) = Slot::new();
-            cluster.send(store, StoreMsg::Bootstrap { region: region(), reply });
+            cluster.send(*store, StoreMsg::Bootstrap { region: region_on(members), reply });
             cluster.settle();
             assert_eq!(slot.take(), Some(Ok(())));
         }
@@ -174,6 +185,11 @@ impl Cluster {
         Config { store_id: StoreId::from(store), seed: store, ..self.config.clone() }
     }
 
+    /// The ids of all stores.
+    pub(crate) fn stores(&self) -> std::ops::RangeInclusive<u64> {
+        1..=self.nodes.len() as u64
+    }
+
     pub(crate) fn node(&mut self, store: u64) -> &mut Node {
         &mut self.nodes[store as usize - 1]
     }
@@ -187,7 +203,7 @@ impl Cluster {
     pub(crate) fn tick(&mut self, count: usize) {
         for _ in 0..count {
             self.now = self.now + self.config.tick();
-            for store in 1..=3 {
+            for store in self.stores() {
                 if !self.node(store).down {
                     self.send(store, StoreMsg::Tick);
                 }
@@ -209,7 +225,7 @@ impl Cluster {
                     && raft.commit == raft.last_index
                     && status.applied_index == raft.commit
             };
-            if let Some(leader) = (1..=3).find(serving) {
+            if let Some(leader) = self.stores().find(serving) {
                 return leader;
             }
         }
@@ -288,7 +304,7 @@ impl Cluster {
     }
 
     pub(crate) fn isolate(&mut self, store: u64) {
-        for other in (1..=3).filter(|other| *other != store) {
+        for other in self.stores().filter(|other| *other != store) {
             self.cut.insert((store, other));
             self.cut.insert((other, store));
         }
@@ -307,10 +323,27 @@ impl Cluster {
     /// One turn of every store, and what they sent arrives; whether anything happened.
     pub(crate) fn round(&mut self) -> bool {
         let mut moved = false;
-        for store in 1..=3 {
+        for store in self.stores() {
             moved |= self.turn(store);
         }
         moved | self.deliver()
+    }
+
+    /// One turn of one store alone; what it sent stays under way.
+    pub(crate) fn turn_only(&mut self, store: u64) {
+        self.turn(store);
+    }
+
+    /// Copies what is being said to a store, be it cut off or not.
+    pub(crate) fn keep_messages(&mut self, to: u64, kept: &mut Vec<RaftMessage>) {
+        self.now = self.now + self.config.tick();
+        for store in self.stores() {
+            self.send(store, StoreMsg::Tick);
+            self.turn(store);
+        }
+        let said = self.wire.iter().map(|(_, message)| message);
+        kept.extend(said.filter(|m| m.to_peer.is_some_and(|p| p.store_id == to)).cloned());
+        self.deliver();
     }
 
     fn deliver(&mut self) -> bool {
@@ -318,7 +351,7 @@ impl Cluster {
         let moved = !messages.is_empty();
         for (from, message) in messages {
             let to = message.to_peer.as_ref().unwrap().store_id;
-            let exists = (1..=self.nodes.len() as u64).contains(&to);
+            let exists = self.stores().contains(&to);
             if exists && !self.cut.contains(&(from.get(), to)) && !self.node(to).down {
                 self.send(to, StoreMsg::Raft(message));
             }
@@ -336,6 +369,7 @@ impl Cluster {
         let mut moved = !turn.is_empty() && turn.poisoned.is_none();
         node.seen.heartbeats.extend(turn.heartbeats);
         node.seen.split_requests.extend(turn.split_requests);
+        node.seen.region_questions.extend(turn.region_questions);
         node.seen.drained |= turn.drained;
         for check in turn.split_checks {
             let checked = measure(check, node.engine.snapshot().as_ref()).unwrap();

@@ -5,14 +5,17 @@
 
 mod cluster;
 mod consistency;
+mod creation;
 mod faults;
 mod hostile;
 mod leads;
 mod many;
+mod members;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;
 mod regions;
+mod removal;
 mod sizes;
 mod snapshots;
 mod splits;

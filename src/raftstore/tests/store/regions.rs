@@ -58,7 +58,7 @@ impl Cluster {
     /// Lets time pass until every region that anybody knows has a leader that serves.
     pub(crate) fn until_led(&mut self) {
         self.until("an election in every region", |cluster| {
-            let mut ids: Vec<_> = (1..=3).flat_map(|s| cluster.regions(s)).collect();
+            let mut ids: Vec<_> = cluster.stores().flat_map(|s| cluster.regions(s)).collect();
             ids.retain(|status| !status.region.peers.is_empty());
             ids.iter().all(|status| cluster.leader_of(status.region.id).is_some())
         });
@@ -84,7 +84,7 @@ impl Cluster {
 
     /// The region that holds a key, by those who lead.
     pub(crate) fn region_with(&self, key: &str) -> metapb::Region {
-        let statuses = (1..=3).flat_map(|store| self.regions(store));
+        let statuses = self.stores().flat_map(|store| self.regions(store));
         let mut holders = statuses.filter(|status| {
             status.raft.role == raft::Role::Leader && contains(&status.region, key)
         });
@@ -183,7 +183,8 @@ impl Cluster {
 
     /// The regions of every store tile the keyspace: those with a lead, in their newest version.
     pub(crate) fn check_tiled(&self) {
-        let mut regions: Vec<_> = (1..=3)
+        let mut regions: Vec<_> = self
+            .stores()
             .flat_map(|store| self.regions(store))
             .filter(|status| status.raft.role == raft::Role::Leader)
             .map(|status| metapb::Region::clone(&status.region))
@@ -197,7 +198,7 @@ impl Cluster {
             let last = count + 1 == regions.len();
             assert_eq!(at.is_empty(), last, "the last region ends the keyspace, and no other");
         }
-        for store in 1..=3 {
+        for store in self.stores() {
             self.check_disjoint(store);
         }
     }
