@@ -39,8 +39,9 @@ build: deps ## the one binary, flotilla
 	@echo "built $(FLOTILLA)"
 
 .PHONY: playground
-playground: build ## a real cluster of child processes: STORES=3 SCHEDULERS=1 PORT=n DATA=dir
-	$(FLOTILLA) playground --stores $(STORES) --schedulers $(SCHEDULERS) $(addprefix --port ,$(PORT)) --data-dir $(DATA)
+playground: build ## a real cluster of child processes: STORES=3 SCHEDULERS=1 REGIONS=n REGION_MAX_SIZE=1MiB PORT=n DATA=dir
+	$(FLOTILLA) playground --stores $(STORES) --schedulers $(SCHEDULERS) $(addprefix --port ,$(PORT)) --data-dir $(DATA) \
+		$(addprefix --regions ,$(REGIONS)) $(addprefix --region-max-size ,$(REGION_MAX_SIZE))
 
 # --- tests --------------------------------------------------------------------------------------------------------------
 

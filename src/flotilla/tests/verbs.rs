@@ -124,7 +124,7 @@ fn mistakes_are_told(playground: &Playground) {
     told(&["get", "\\q"], 2, &["\\q"]);
     told(&["put", "k", "@/no/such/file"], 1, &["/no/such/file"]);
     told(&["mput", "a", "b", "c"], 2, &["c"]);
-    told(&["playground", "--schedulers", "3"], 2, &["one scheduler"]);
+    told(&["playground", "--schedulers", "2"], 2, &["even"]);
     let big = vec![b'v'; (6 << 20) + 1];
     let output = playground.flotilla_with(&["put", "big", "-"], &big);
     assert_eq!(code(&output), 1);

@@ -6,6 +6,7 @@
 //!
 //! What was counted was acknowledged. The first batch that fails for good ends the load.
 
+mod generate;
 mod progress;
 mod records;
 mod writer;
@@ -14,10 +15,11 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::time::Duration;
 
-use client::Settings;
+use client::{Pair, Settings};
 
 use crate::context::{Context, note, settings};
 use crate::failure::Failure;
+pub(crate) use generate::key as generated_key;
 use progress::Progress;
 use records::{Format, RecordError, Records};
 
@@ -30,6 +32,13 @@ pub(crate) struct Args {
     /// The file; `-` is stdin
     #[arg(default_value = "-")]
     file: String,
+    /// No file: make up so many records, with keys that are spread evenly over all of 16 hex digits
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "format"])]
+    generate: Option<u64>,
+    /// Bytes of a value that is made up
+    #[arg(long, default_value_t = 256, requires = "generate",
+        value_parser = clap::value_parser!(u32).range(0..=6 << 20))]
+    value_bytes: u32,
     /// How the input is made up
     #[arg(long, short, value_enum, default_value = "jsonl")]
     format: Format,
@@ -59,10 +68,18 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<(), Failure
         settings.budget = BUDGET;
     }
     let client = context.client().await?.with_settings(settings);
-    let (input, length) = open(&args.file)?;
-    let progress = Progress::new(length);
-    let reader = progress.reader(input);
-    let records = Records::new(BufReader::new(reader), args.format, &args.key_field);
+    let (progress, records): (Progress, Source) = match args.generate {
+        Some(count) => {
+            (Progress::of_records(count), Box::new(generate::records(count, args.value_bytes)))
+        }
+        None => {
+            let (input, length) = open(&args.file)?;
+            let progress = Progress::new(length);
+            let reader = BufReader::new(progress.reader(input));
+            let records = Records::new(reader, args.format, &args.key_field);
+            (progress, Box::new(records))
+        }
+    };
     let writers = writer::Writers::start(&client, &args.limits(), &progress);
     let loading = writers.feed(records, prefix, args.skip_bad, args.file.clone());
     let outcome = tokio::select! {
@@ -73,6 +90,9 @@ pub(crate) async fn run(context: &mut Context, args: Args) -> Result<(), Failure
     note(&summary);
     outcome
 }
+
+/// Where records come from.
+type Source = Box<dyn Iterator<Item = Result<Pair, RecordError>> + Send>;
 
 impl Args {
     fn limits(&self) -> writer::Limits {

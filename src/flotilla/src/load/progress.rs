@@ -12,6 +12,8 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 pub(super) struct Progress {
     bar: ProgressBar,
     counters: Arc<Counters>,
+    /// The bar is of records, not of bytes read.
+    of_records: bool,
 }
 
 #[derive(Default)]
@@ -31,7 +33,15 @@ impl Progress {
             None => ProgressBar::new_spinner().with_style(style("{spinner} {msg}  {elapsed}")),
         };
         bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar, counters: Arc::default() }
+        Progress { bar, counters: Arc::default(), of_records: false }
+    }
+
+    /// Starts now; the bar is of records written.
+    pub(super) fn of_records(count: u64) -> Progress {
+        let style = style("{bar:32} {percent:>3}%  {msg}  {per_sec}  {eta} left");
+        let bar = ProgressBar::new(count).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress { bar, counters: Arc::default(), of_records: true }
     }
 
     /// Counts what is read through it.
@@ -43,6 +53,9 @@ impl Progress {
     pub(super) fn written(&self, records: u64, bytes: u64) {
         let total = self.counters.records.fetch_add(records, Ordering::Relaxed) + records;
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.of_records {
+            self.bar.set_position(total);
+        }
         self.bar.set_message(format!("{} records", HumanCount(total)));
     }
 

@@ -1,15 +1,14 @@
 //! The writers of a load: each has a queue of records and sends them in batches, one batch at a time.
 
-use std::io::BufRead;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use client::{Client, Pair};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::Source;
 use super::bad_record;
 use super::progress::Progress;
-use super::records::{RecordError, Records};
+use super::records::RecordError;
 use crate::context::note;
 use crate::failure::Failure;
 
@@ -49,9 +48,9 @@ impl Writers {
     }
 
     /// Reads to the end, and waits until everything is acknowledged or something fails.
-    pub(super) async fn feed<R: BufRead + Send + 'static>(
+    pub(super) async fn feed(
         self,
-        records: Records<R>,
+        records: Source,
         prefix: Bytes,
         skip_bad: bool,
         path: String,
@@ -75,8 +74,8 @@ impl Writers {
     }
 }
 
-fn read_all<R: BufRead>(
-    records: Records<R>,
+fn read_all(
+    records: Source,
     queues: &[mpsc::Sender<Pair>],
     prefix: &[u8],
     on_bad: impl Fn(&RecordError) -> Result<(), Failure>,

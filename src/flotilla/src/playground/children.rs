@@ -36,7 +36,7 @@ impl Member {
         name: String,
         address: String,
         data_dir: &Path,
-        args: &[String],
+        args: Vec<String>,
     ) -> Result<Member, Failure> {
         let log = data_dir.join(format!("{name}.log"));
         let shown = log.display().to_string();

@@ -5,9 +5,11 @@
 
 mod children;
 mod ports;
+mod regions;
+mod start;
 pub(crate) mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ use crate::context::note;
 use crate::endpoints;
 use crate::failure::Failure;
 use children::{Member, stop_all};
-use ports::Ports;
+use ports::{Counts, Ports};
 use state::Running;
 
 /// A cluster that has not become ready after this is not going to.
@@ -39,9 +41,15 @@ pub(crate) struct Options {
     /// Stores
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=15))]
     stores: u16,
-    /// Schedulers; one, for now
-    #[arg(long, default_value_t = 1)]
+    /// Schedulers: 1, 3 or 5; of three, one may fail
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
     schedulers: u16,
+    /// Cut the key space of `load --generate` into so many regions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    regions: Option<u32>,
+    /// Cut regions that grow beyond this: 1MiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    region_max_size: Option<String>,
     /// First port; 0 takes free ones [default: 2379 and 20160, free ones where those are taken]
     #[arg(long, visible_alias = "port-base")]
     port: Option<u16>,
@@ -63,6 +71,9 @@ pub(crate) struct Options {
     /// Further settings of every store, as for `flotilla store`: --store-setting tick_ms=20
     #[arg(long, value_name = "NAME=VALUE")]
     store_setting: Vec<String>,
+    /// The same for every scheduler: --scheduler-setting max_store_down_ms=10000
+    #[arg(long, value_name = "NAME=VALUE")]
+    scheduler_setting: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -73,8 +84,8 @@ enum Print {
 
 /// Runs until Ctrl-C, until `--exec` ends, or until every child has ended.
 pub(crate) async fn run(options: Options, _: &Global) -> Result<(), Failure> {
-    if options.schedulers != 1 {
-        let reason = "one scheduler is all there can be for now: it is not replicated yet";
+    if options.schedulers.is_multiple_of(2) {
+        let reason = "an even number survives no more failures than one less: 1, 3 or 5";
         return Err(Failure::Usage(format!("--schedulers {}: {reason}", options.schedulers)));
     }
     let ephemeral = options.ephemeral.then(ephemeral_dir).transpose()?;
@@ -84,52 +95,13 @@ pub(crate) async fn run(options: Options, _: &Global) -> Result<(), Failure> {
         (None, None) => default_dir()?,
     };
     std::fs::create_dir_all(&data_dir).map_err(Failure::io(data_dir.display().to_string()))?;
-    check_stores(&data_dir, options.stores)?;
-    let ports = Ports::choose(options.port, usize::from(options.stores))?;
-    let mut members = start(&options, &ports, &data_dir)?;
+    start::check_data(&options, &data_dir)?;
+    let counts = Counts { schedulers: options.schedulers.into(), stores: options.stores.into() };
+    let ports = Ports::choose(options.port, counts)?;
+    let mut members = start::all(&options, &ports, &data_dir)?;
     let outcome = supervise(&options, &ports, data_dir, &mut members).await;
     stop_all(&mut members).await;
     outcome
-}
-
-/// Data of more stores than are to be started would miss their majority.
-fn check_stores(data_dir: &Path, stores: u16) -> Result<(), Failure> {
-    let existing = (1..).take_while(|n| data_dir.join(format!("store-{n}")).is_dir()).count();
-    if existing <= usize::from(stores) {
-        return Ok(());
-    }
-    let dir = data_dir.display();
-    Err(Failure::Usage(format!(
-        "the data in {dir} are of {existing} stores: say --stores {existing}, or another --data-dir"
-    )))
-}
-
-fn start(options: &Options, ports: &Ports, data_dir: &Path) -> Result<Vec<Member>, Failure> {
-    let dir = |name: &str| data_dir.join(name).display().to_string();
-    let scheduler = format!("127.0.0.1:{}", ports.scheduler);
-    let replicas = options.stores.min(3);
-    let name = "scheduler-1".to_owned();
-    let args = ["scheduler", "--with-parent", "--addr", &scheduler, "--data-dir", &dir(&name)]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([format!("--initial-stores={}", options.stores), format!("--replicas={replicas}")]);
-    let args: Vec<String> = args.collect();
-    let mut members = vec![Member::start(name, scheduler.clone(), data_dir, &args)?];
-    for (number, port) in (1..).zip(&ports.stores) {
-        let (name, address) = (format!("store-{number}"), format!("127.0.0.1:{port}"));
-        let mut args = ["store", "--with-parent", "--addr", &address, "--data-dir", &dir(&name)]
-            .map(str::to_owned)
-            .to_vec();
-        args.push(format!("--schedulers={scheduler}"));
-        for setting in &options.store_setting {
-            let (name, value) = setting.split_once('=').ok_or_else(|| {
-                Failure::Usage(format!("--store-setting {setting}: it is NAME=VALUE"))
-            })?;
-            args.push(format!("--{}={value}", name.replace('_', "-")));
-        }
-        members.push(Member::start(name, address, data_dir, &args)?);
-    }
-    Ok(members)
 }
 
 async fn supervise(
@@ -140,11 +112,11 @@ async fn supervise(
 ) -> Result<(), Failure> {
     #[expect(clippy::disallowed_methods, reason = "to tell how long the start took")]
     let started = Instant::now();
-    let endpoints = vec![format!("127.0.0.1:{}", ports.scheduler)];
+    let endpoints = start::endpoints(ports);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::io("SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::io("SIGTERM"))?;
     tokio::select! {
-        ready = wait_ready(&endpoints, members) => ready?,
+        ready = wait_ready(&endpoints, options.regions, members) => ready?,
         _ = interrupt.recv() => return Err(Failure::Interrupted),
         _ = terminate.recv() => return Ok(()),
     }
@@ -168,7 +140,11 @@ async fn supervise(
 }
 
 /// Ready is what a client sees: a write is acknowledged.
-async fn wait_ready(endpoints: &[String], members: &mut [Member]) -> Result<(), Failure> {
+async fn wait_ready(
+    endpoints: &[String],
+    regions: Option<u32>,
+    members: &mut [Member],
+) -> Result<(), Failure> {
     let settings = Settings { budget: Duration::from_secs(2), ..Settings::default() };
     let attempt = async {
         loop {
@@ -177,9 +153,13 @@ async fn wait_ready(endpoints: &[String], members: &mut [Member]) -> Result<(), 
                 client.delete(PROBE_KEY).await
             };
             if written.await.is_ok() {
-                return;
+                break;
             }
             tokio::time::sleep(TRY_INTERVAL).await;
+        }
+        match regions {
+            Some(wanted) => regions::cut(endpoints, wanted).await,
+            None => Ok(()),
         }
     };
     let all_run = async {
@@ -188,7 +168,7 @@ async fn wait_ready(endpoints: &[String], members: &mut [Member]) -> Result<(), 
         }
     };
     tokio::select! {
-        () = attempt => Ok(()),
+        ready = attempt => ready,
         () = all_run => Err(Failure::Server("the playground did not start".to_owned())),
         () = tokio::time::sleep(READY_TIMEOUT) => {
             Err(Failure::Server(format!("the playground is not ready after {READY_TIMEOUT:?}")))
