@@ -24,13 +24,9 @@ impl Store {
                     proposed.unwrap_or_else(|| Err(self.no_peer(&header)))
                 }
                 Order::Split { keys } => self.order_split(header.region, keys),
-                Order::Merge { .. } => Err(not_supported()),
+                Order::Merge { target } => self.order_merge(header.region, &target),
             },
         };
         reply.send(outcome);
     }
-}
-
-fn not_supported() -> RegionError {
-    RegionError::Refused { reason: "not supported".to_owned() }
 }
