@@ -4,7 +4,6 @@
 //! entry is applied. The answer says that it was proposed, or why not.
 
 use super::Store;
-use crate::error::RegionError;
 use crate::msg::{AdminRequest, Order};
 
 impl Store {
