@@ -2,17 +2,16 @@
 //! go back, who the stores are, where the regions are, and the first regions of a new cluster.
 //!
 //! **Halves.** [`core`] decides and is pure: time comes in as `now_ms`, what must be remembered goes
-//! out as a [`core::Change`]; no clock, thread, socket or hash map, so the simulator runs the same
-//! code. [`server`] is the edge: gRPC, the clock, the disk. Between them stands one seam,
-//! [`journal::Journal`]: a change is committed there before anybody may see what it promises. Today a
-//! journal is a synced write to an [`engine::Engine`]; replicating the scheduler means putting an
-//! embedded region behind the same seam, not a second consensus driver.
+//! out as a [`core::Change`]; no clock, thread, socket or hash map. [`journal`] says how records live in
+//! a replicated region, and [`lead`] follows who leads it: pure too, so the simulator runs the same
+//! code. [`server`] is the edge: gRPC, the clock, and a store of its own with that one region, driven by
+//! the same code as every other store.
 //!
-//! **Life of a change.** decide (state → `Change`) → [`journal::Journal::commit`] → apply (`Change` →
-//! state) → answer. Recovery is the same `apply` over every record on the disk.
+//! **Life of a change.** decide (state → `Change`) → committed in the region's log → apply (`Change` →
+//! state) → answer. Recovery, at a start and at a change of leaders, is the same `apply` over every record.
 //!
-//! **Invariants.** No id and no timestamp is handed out beyond a limit that is already durable
-//! (hazards: window served before it is on disk, clock that jumps, overflow of the logical part). The
+//! **Invariants.** No id and no timestamp is handed out beyond a limit that is already durable on a majority
+//! of the members, nor by one that no longer leads (hazards: window served before it is on disk, clock that jumps, overflow of the logical part). The
 //! plan for the first regions is made once. A key that had a region once never has none.
 //!
 //! **Left out.** Operators (balance, replica repair): region heartbeats are taken in, nothing is sent
@@ -22,5 +21,6 @@
 
 pub mod core;
 pub mod journal;
+pub mod lead;
 pub mod planted;
 pub mod server;

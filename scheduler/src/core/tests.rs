@@ -3,11 +3,39 @@
 use std::sync::Arc;
 
 use engine::mem::MemEngine;
+use engine::{Cf, Engine, KeyRange};
 
 use super::*;
-use crate::journal::{EngineJournal, Journal};
 
 const NOW: u64 = 1_700_000_000_000;
+
+/// A journal of one: changes are synced writes to an engine.
+struct EngineJournal {
+    engine: Arc<MemEngine>,
+}
+
+impl EngineJournal {
+    fn new(engine: Arc<MemEngine>) -> Self {
+        Self { engine }
+    }
+
+    fn commit(&self, change: &Change) -> engine::Result<()> {
+        self.engine.write(&change.batch(Cf::Default))?;
+        self.engine.sync()
+    }
+
+    fn load(&self) -> Result<Vec<Record>, RecordError> {
+        let snapshot = self.engine.snapshot();
+        let mut rows = snapshot.iter(Cf::Default, KeyRange::all());
+        let mut records = Vec::new();
+        let mut valid = rows.seek_to_first().unwrap();
+        while valid {
+            records.push(Record::decode(rows.key(), rows.value())?);
+            valid = rows.next().unwrap();
+        }
+        Ok(records)
+    }
+}
 
 /// A scheduler whose changes are committed before they are applied.
 struct Rig {
@@ -17,7 +45,7 @@ struct Rig {
 
 impl Rig {
     fn open(engine: &Arc<MemEngine>, now_ms: u64) -> Self {
-        let journal = EngineJournal::new(Arc::clone(engine) as Arc<dyn engine::Engine>);
+        let journal = EngineJournal::new(Arc::clone(engine));
         let records = journal.load().unwrap();
         let (core, change) = Scheduler::open(Config::default(), records, 77, now_ms).unwrap();
         let mut rig = Self { journal, core };
@@ -172,7 +200,7 @@ fn ids_and_timestamps_are_never_repeated_by_a_crash_that_loses_what_was_not_sync
         }
         // Decided, written, not synced: kept or lost by the crash, and nobody was told.
         let (change, _) = rig.core.alloc_ids(ID_WINDOW * 2);
-        engine::Engine::write(&*engine, &change.batch(engine::Cf::Default)).unwrap();
+        engine.write(&change.batch(Cf::Default)).unwrap();
         engine = Arc::new(engine.crash((life % 3) as usize));
     }
 }

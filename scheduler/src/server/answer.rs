@@ -11,14 +11,10 @@ use super::driver::{Driver, Refusal};
 use super::error_map::{header_error, wire};
 use crate::core;
 
-/// The one member's id.
-const MEMBER_ID: u64 = 1;
-
 /// The scheduler's services over one driver.
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) driver: Arc<Driver>,
-    pub(super) member: pdpb::Member,
     pub(super) logger: Logger,
 }
 
@@ -51,16 +47,29 @@ headed!(
     pdpb::ScanRegionsResponse,
     pdpb::StoreHeartbeatResponse,
     pdpb::UpdateGcSafePointResponse,
+    proto::flotillapb::AddOperatorResponse,
+    proto::flotillapb::BalanceResponse,
+    proto::flotillapb::CancelOperatorResponse,
+    proto::flotillapb::ChangeStoreResponse,
+    proto::flotillapb::ConfigResponse,
     proto::flotillapb::InitialRegionsResponse,
+    proto::flotillapb::ListOperatorsResponse,
+    proto::flotillapb::ListRegionsResponse,
+    proto::flotillapb::ListStoresResponse,
     proto::keyspacepb::LoadKeyspaceResponse,
 );
+
+/// The cluster's id; 0 while this member does not know it.
+pub(super) fn known_cluster(driver: &Driver) -> u64 {
+    driver.cluster_id().ok().flatten().unwrap_or_default()
+}
 
 /// Whether a request is meant for this cluster; its id.
 pub(super) fn check_cluster(
     driver: &Driver,
     header: Option<&pdpb::RequestHeader>,
 ) -> Result<u64, pdpb::Error> {
-    let ours = driver.cluster_id;
+    let ours = known_cluster(driver);
     let asked = header.map_or(0, |header| header.cluster_id);
     if asked == ours {
         return Ok(ours);
@@ -94,20 +103,12 @@ impl From<pdpb::Error> for Failure {
 }
 
 impl Service {
-    pub(super) fn new(driver: Arc<Driver>, name: String, url: String, logger: Logger) -> Self {
-        let member = pdpb::Member {
-            name,
-            member_id: MEMBER_ID,
-            peer_urls: vec![url.clone()],
-            client_urls: vec![url],
-            binary_version: env!("CARGO_PKG_VERSION").into(),
-            ..Default::default()
-        };
-        Self { driver, member, logger }
+    pub(super) fn new(driver: Arc<Driver>, logger: Logger) -> Self {
+        Self { driver, logger }
     }
 
     pub(super) fn header(&self, error: Option<pdpb::Error>) -> Option<pdpb::ResponseHeader> {
-        let cluster_id = self.driver.cluster_id;
+        let cluster_id = known_cluster(&self.driver);
         Some(pdpb::ResponseHeader { cluster_id, error })
     }
 

@@ -42,7 +42,8 @@ impl Bootstrap for Service {
         let work = async {
             let (regions, (stores_registered, stores_wanted)) = self
                 .driver
-                .step(|core, _| (core.initial_regions(store_id.into()), core.stores_awaited()))?;
+                .step(|core, _| (core.initial_regions(store_id.into()), core.stores_awaited()))
+                .await?;
             let regions = regions?;
             Ok(InitialRegionsResponse {
                 header: None,

@@ -6,10 +6,14 @@ use tonic::Status;
 use super::driver::Refusal;
 use crate::core::Error;
 
+/// Set in the metadata of an answer by a member that does not lead: another member can answer.
+pub(super) const NOT_LEADING: &str = "flotilla-not-leading";
+
 /// A refusal for a response's header; what belongs into the transport comes back as `Err`.
 pub(super) fn header_error(refusal: Refusal) -> Result<pdpb::Error, Status> {
     let error = match refusal {
         Refusal::Stopped(reason) => return Err(Status::unavailable(reason)),
+        Refusal::NotLeading => return Err(not_leading()),
         Refusal::Core(error) => error,
     };
     let kind = match &error {
@@ -27,8 +31,17 @@ pub(super) fn header_error(refusal: Refusal) -> Result<pdpb::Error, Status> {
 pub(super) fn status(refusal: Refusal) -> Status {
     match refusal {
         Refusal::Stopped(reason) => Status::unavailable(reason),
+        Refusal::NotLeading => not_leading(),
         Refusal::Core(error) => Status::invalid_argument(error.to_string()),
     }
+}
+
+/// What a member says that does not lead, or ceased to.
+pub(super) fn not_leading() -> Status {
+    let mut status =
+        Status::unavailable("this member does not lead the scheduler; ask GetMembers who does");
+    status.metadata_mut().insert(NOT_LEADING, tonic::metadata::MetadataValue::from_static("1"));
+    status
 }
 
 /// An error for a header.

@@ -11,13 +11,17 @@ use slog::info;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::answer::{Failure, Service};
+use super::driver::Role;
 use super::error_map::wire;
+use super::forward::PATIENCE;
 use super::streams;
 use crate::core::{self, RegionInfo, Scheduler};
 
 /// How long a lookup waits for a region that must come: the first ones at bootstrap, those reported
 /// again after a restart. Clients ask ten times without sleeping and then give up.
 const REGION_PATIENCE: Duration = Duration::from_secs(1);
+/// Between looks at whether this member knows who leads, and whom.
+const MEMBERS_PAUSE: Duration = Duration::from_millis(20);
 /// Regions in one answer, so that it stays below what clients decode.
 const SCAN_REGIONS_MAX: usize = 4096;
 
@@ -49,20 +53,52 @@ fn scan_response(found: Vec<RegionInfo>) -> pdpb::ScanRegionsResponse {
 }
 
 impl Service {
+    /// The member that leads, as soon as one does, and the header that names the cluster.
+    pub(super) async fn leader(&self) -> Result<(pdpb::ResponseHeader, pdpb::Member), Status> {
+        let mut role = self.driver.role();
+        let known = async {
+            loop {
+                let now = role.borrow_and_update().clone();
+                let id = match now {
+                    // A leader that was cut off does not know it yet.
+                    Role::Serves(term) => {
+                        let leads = self.driver.replica.confirm(term).await.is_ok();
+                        leads.then(|| self.driver.members.me())
+                    }
+                    Role::Follows(leader) => Some(leader),
+                    Role::Stopped(reason) => return Err(Status::unavailable(reason)),
+                    Role::Begins(_) | Role::Leaderless => None,
+                };
+                let cluster_id = self.driver.cluster_id();
+                let cluster_id = cluster_id.map_err(|error| Status::internal(error.to_string()))?;
+                if let (Some(leader), Some(cluster_id)) =
+                    (id.and_then(|id| self.driver.members.wire(id)), cluster_id)
+                {
+                    return Ok((pdpb::ResponseHeader { cluster_id, error: None }, leader));
+                }
+                // A follower learns the cluster's id from its own data, which tell nobody.
+                let _ = tokio::time::timeout(MEMBERS_PAUSE, role.changed()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, known).await.unwrap_or_else(|_| {
+            Err(Status::unavailable("no member leads the scheduler: too few of them are up"))
+        })
+    }
+
     async fn find_region(
         &self,
         find: impl Fn(&Scheduler) -> Option<RegionInfo>,
     ) -> Result<pdpb::GetRegionResponse, Failure> {
         let found = self.driver.find_region(find, REGION_PATIENCE).await?;
         if found.is_none() {
-            self.check_bootstrapped()?;
+            self.check_bootstrapped().await?;
         }
         Ok(region_response(found))
     }
 
-    fn check_bootstrapped(&self) -> Result<(), Failure> {
-        let (done, (have, want)) =
-            self.driver.step(|core, _| (core.is_bootstrapped(), core.stores_awaited()))?;
+    async fn check_bootstrapped(&self) -> Result<(), Failure> {
+        let look = |core: &mut Scheduler, _| (core.is_bootstrapped(), core.stores_awaited());
+        let (done, (have, want)) = self.driver.step(look).await?;
         if done {
             return Ok(());
         }
@@ -84,7 +120,8 @@ impl Service {
         });
         let planned_before = put.await?;
         info!(self.logger, "store registered"; "store_id" => id, "address" => address);
-        if !planned_before && self.driver.read(Scheduler::is_bootstrapped) {
+        let planned = self.driver.step(|core, _| core.is_bootstrapped()).await;
+        if !planned_before && planned.unwrap_or(false) {
             info!(self.logger, "first regions planned");
         }
         Ok(Default::default())
@@ -104,7 +141,7 @@ impl Service {
         };
         let found = self.driver.find_region(find, REGION_PATIENCE).await?;
         if found.is_none() {
-            self.check_bootstrapped()?;
+            self.check_bootstrapped().await?;
         }
         Ok(scan_response(found.unwrap_or_default()))
     }
@@ -119,11 +156,13 @@ impl Pd for Service {
         &self,
         _: Request<pdpb::GetMembersRequest>,
     ) -> Result<Response<pdpb::GetMembersResponse>, Status> {
+        let (header, leader) = self.leader().await?;
+        let members = &self.driver.members;
         Ok(Response::new(pdpb::GetMembersResponse {
-            header: self.header(None),
-            members: vec![self.member.clone()],
-            leader: Some(self.member.clone()),
-            etcd_leader: Some(self.member.clone()),
+            header: Some(header),
+            members: members.iter().filter_map(|(id, _)| members.wire(id)).collect(),
+            etcd_leader: Some(leader.clone()),
+            leader: Some(leader),
             ..Default::default()
         }))
     }
@@ -144,7 +183,7 @@ impl Pd for Service {
         request: Request<Streaming<pdpb::TsoRequest>>,
     ) -> Result<Response<Self::TsoStream>, Status> {
         let driver = Arc::clone(&self.driver);
-        Ok(Response::new(streams::timestamps(driver, request.into_inner())))
+        Ok(Response::new(streams::timestamps(driver, request.into_inner())?))
     }
 
     async fn region_heartbeat(
@@ -152,7 +191,7 @@ impl Pd for Service {
         request: Request<Streaming<pdpb::RegionHeartbeatRequest>>,
     ) -> Result<Response<Self::RegionHeartbeatStream>, Status> {
         let driver = Arc::clone(&self.driver);
-        Ok(Response::new(streams::region_heartbeats(driver, request.into_inner())))
+        Ok(Response::new(streams::region_heartbeats(driver, request.into_inner())?))
     }
 
     async fn alloc_id(
@@ -171,7 +210,7 @@ impl Pd for Service {
         request: Request<pdpb::BootstrapRequest>,
     ) -> Result<Response<pdpb::BootstrapResponse>, Status> {
         let work = async {
-            self.check_bootstrapped()?;
+            self.check_bootstrapped().await?;
             let message = "the cluster is bootstrapped";
             Err(wire(ErrorType::AlreadyBootstrapped, message).into())
         };
@@ -183,7 +222,7 @@ impl Pd for Service {
         request: Request<pdpb::IsBootstrappedRequest>,
     ) -> Result<Response<pdpb::IsBootstrappedResponse>, Status> {
         let work = async {
-            let bootstrapped = self.driver.step(|core, _| core.is_bootstrapped())?;
+            let bootstrapped = self.driver.step(|core, _| core.is_bootstrapped()).await?;
             Ok(pdpb::IsBootstrappedResponse { bootstrapped, header: None })
         };
         self.answer(request.get_ref().header.as_ref(), work).await
@@ -204,7 +243,7 @@ impl Pd for Service {
         let request = request.into_inner();
         let id = request.store_id.into();
         let work = async {
-            let store = self.driver.step(|core, _| core.store(id).cloned())?;
+            let store = self.driver.step(|core, _| core.store(id).cloned()).await?;
             let mut store = store.ok_or(core::Error::StoreUnknown(id))?;
             store.meta.last_heartbeat = last_heartbeat(&store);
             let (store, stats) = (Some(store.meta), store.stats);
@@ -220,7 +259,8 @@ impl Pd for Service {
         let request = request.into_inner();
         let tombstone = proto::metapb::StoreState::Tombstone as i32;
         let work = async {
-            let stores: Vec<_> = self.driver.step(|core, _| core.stores().cloned().collect())?;
+            let stores: Vec<_> =
+                self.driver.step(|core, _| core.stores().cloned().collect()).await?;
             let wanted = |store: &core::StoreInfo| {
                 !request.exclude_tombstone_stores || store.meta.state != tombstone
             };
@@ -241,7 +281,8 @@ impl Pd for Service {
         let request = request.into_inner();
         let stats = request.stats.unwrap_or_default();
         let work = async {
-            let state = self.driver.step(|core, now_ms| core.store_heartbeat(stats, now_ms))??;
+            let state =
+                self.driver.step(|core, now_ms| core.store_heartbeat(stats, now_ms)).await??;
             let cluster_version = env!("CARGO_PKG_VERSION").into();
             Ok(pdpb::StoreHeartbeatResponse { cluster_version, state: state as i32, header: None })
         };
@@ -263,8 +304,9 @@ impl Pd for Service {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let pdpb::GetRegionRequest { header, region_key, .. } = request.into_inner();
         let work = async {
-            let found = self.driver.step(|core, _| core.previous_region(&region_key).cloned())?;
-            self.check_bootstrapped()?;
+            let found =
+                self.driver.step(|core, _| core.previous_region(&region_key).cloned()).await?;
+            self.check_bootstrapped().await?;
             Ok(region_response(found))
         };
         self.answer(header.as_ref(), work).await
@@ -277,8 +319,8 @@ impl Pd for Service {
         let request = request.into_inner();
         let id = request.region_id.into();
         let work = async {
-            let found = self.driver.step(|core, _| core.region_by_id(id).cloned())?;
-            self.check_bootstrapped()?;
+            let found = self.driver.step(|core, _| core.region_by_id(id).cloned()).await?;
+            self.check_bootstrapped().await?;
             Ok(region_response(found))
         };
         self.answer(request.header.as_ref(), work).await
@@ -323,7 +365,7 @@ impl Pd for Service {
         request: Request<pdpb::GetGcSafePointRequest>,
     ) -> Result<Response<pdpb::GetGcSafePointResponse>, Status> {
         let work = async {
-            let safe_point = self.driver.step(|core, _| core.safe_point())?;
+            let safe_point = self.driver.step(|core, _| core.safe_point()).await?;
             Ok(pdpb::GetGcSafePointResponse { safe_point, header: None })
         };
         self.answer(request.get_ref().header.as_ref(), work).await

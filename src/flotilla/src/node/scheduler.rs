@@ -1,21 +1,16 @@
 //! `flotilla scheduler`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use engine::Engine;
+use scheduler::server::Surroundings;
 use serde::Deserialize;
-use slog::info;
+use slog::{Logger, info};
 use tokio::net::TcpListener;
 use toml::Table;
 
 use crate::failure::Failure;
 use crate::node::settings::{Given, Process, Setting, into, take};
 use crate::node::{logging, shutdown};
-
-/// Memory of the engine: the state is small.
-#[cfg(feature = "rocksdb")]
-const MEMORY_BUDGET_BYTES: usize = 16 << 20;
 
 /// The process and its settings.
 #[derive(Clone, Debug)]
@@ -32,14 +27,20 @@ impl Process for Scheduler {
         Setting {
             name: "advertise_url",
             default: "\"\"",
-            purpose: "What clients and stores connect to; empty: where it listens",
+            purpose: "What clients and stores connect to if it is alone; empty: where it listens",
         },
         Setting {
             name: "data_dir",
             default: "\"data/scheduler\"",
             purpose: "Where the state lives",
         },
-        Setting { name: "name", default: "\"scheduler\"", purpose: "The member's name" },
+        Setting { name: "name", default: "\"scheduler\"", purpose: "This member's name" },
+        Setting {
+            name: "peers",
+            default: "[]",
+            purpose: "All members, this one too: 1, 3 or 5 times name=host:port (name=host:port@host:port if clients use \
+                      another address); empty: this one is alone",
+        },
         Setting {
             name: "initial_stores",
             default: "3",
@@ -105,11 +106,13 @@ pub(crate) struct Parts {
 
 /// Takes a table of settings apart.
 pub(crate) fn split(mut table: Table) -> Result<Parts, Failure> {
-    Ok(Parts {
+    let parts = Parts {
         place: take(&mut table, &["addr", "data_dir"])?,
         logging: take(&mut table, logging::NAMES)?,
         config: into(table)?,
-    })
+    };
+    parts.config.validate().map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(parts)
 }
 
 /// Runs until told to stop.
@@ -118,7 +121,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let (logger, _guard) = logging::start(&logging)?;
     let listener = TcpListener::bind(&place.addr).await;
     let listener = listener.map_err(Failure::io(format!("cannot listen on {}", place.addr)))?;
-    let engine = open_engine(&place.data_dir)?;
+    let surroundings = surroundings(&place.data_dir, listener, logger.clone())?;
     let stop_logger = logger.clone();
     let with_parent = options.with_parent;
     let stop = async move {
@@ -127,24 +130,25 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
             Err(failure) => info!(stop_logger, "cannot listen to signals"; "error" => %failure),
         }
     };
-    scheduler::server::serve(config, engine, listener, stop, logger)
+    scheduler::server::serve(config, surroundings, stop)
         .await
         .map_err(|error| Failure::Server(error.to_string()))
 }
 
 #[cfg(feature = "rocksdb")]
-fn open_engine(dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
-    use engine::rocks::{RocksConfig, RocksEngine};
-    let config = RocksConfig { memory_budget_bytes: MEMORY_BUDGET_BYTES, ..Default::default() };
-    let engine = RocksEngine::open(dir, &config)
-        .map_err(|error| Failure::Server(format!("{}: {error}", dir.display())))?;
-    Ok(Arc::new(engine))
+fn surroundings(
+    dir: &Path,
+    listener: TcpListener,
+    logger: Logger,
+) -> Result<Surroundings, Failure> {
+    Surroundings::on_disk(dir, listener, logger)
+        .map_err(|error| Failure::Server(format!("{}: {error}", dir.display())))
 }
 
-/// This build has no engine with a disk: the state lives as long as the process.
+/// This build has no engine with a disk.
 #[cfg(not(feature = "rocksdb"))]
-fn open_engine(_: &Path) -> Result<Arc<dyn Engine>, Failure> {
-    Ok(Arc::new(engine::mem::MemEngine::new()))
+fn surroundings(_: &Path, listener: TcpListener, logger: Logger) -> Result<Surroundings, Failure> {
+    Ok(Surroundings::in_memory(listener, logger))
 }
 
 #[cfg(test)]
@@ -160,5 +164,16 @@ mod tests {
         let mut table = defaults(Scheduler::SETTINGS);
         table.insert("cluster_id_seed".to_owned(), toml::Value::Integer(7));
         assert_eq!(split(table).unwrap().config.cluster_id_seed, Some(7));
+    }
+
+    #[test]
+    fn a_list_of_members_without_this_one_is_refused_before_anything_starts() {
+        let mut table = defaults(Scheduler::SETTINGS);
+        let peers = ["a=h:1", "b=h:2", "c=h:3"].map(|entry| toml::Value::String(entry.to_owned()));
+        table.insert("peers".to_owned(), toml::Value::Array(peers.to_vec()));
+        let refused = split(table.clone()).err().unwrap().to_string();
+        assert!(refused.contains("`scheduler` is not one of the members"), "{refused}");
+        table.insert("name".to_owned(), toml::Value::String("b".to_owned()));
+        assert_eq!(split(table).unwrap().config.peers.len(), 3);
     }
 }

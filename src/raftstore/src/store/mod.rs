@@ -29,7 +29,6 @@ mod creation;
 mod destroy;
 mod ident;
 mod log_writes;
-mod merge;
 mod open;
 mod orders;
 mod scans;
@@ -56,7 +55,6 @@ pub use self::status::{StoreCounters, StoreStatus};
 use self::creation::Births;
 use self::destroy::Graves;
 use self::log_writes::LogWrites;
-use self::merge::Merges;
 use self::split::EarlyMessages;
 use self::ticks::TickClock;
 use crate::apply::{ApplyResult, ApplyTask, Effect, SnapshotReady};
@@ -90,7 +88,6 @@ pub struct Store {
     split_requests: Vec<SplitRequest>,
     split_reports: Vec<Vec<metapb::Region>>,
     early: EarlyMessages,
-    merges: Merges,
 
     clock: TickClock,
     now: Instant,
@@ -200,7 +197,6 @@ impl Store {
                 self.dirty.insert(*region);
             }
         }
-        self.drive_merges();
     }
 
     fn on_write(&mut self, write: WriteRequest) {
@@ -281,10 +277,6 @@ impl Store {
             Effect::VerifyHash { index, hash } => self.on_verify_hash(region, index, hash),
             Effect::ConfChange { .. } => self.on_members_changed(region),
             Effect::CompactLog { .. } | Effect::Created { .. } | Effect::Destroyed { .. } => {}
-            Effect::Frozen { .. }
-            | Effect::NewVersion { .. }
-            | Effect::AwaitsSource { .. }
-            | Effect::Merged { .. } => self.on_merge_effect(region, effect),
         }
     }
 

@@ -12,7 +12,6 @@ use super::creation::Births;
 use super::destroy::{self, Graves};
 use super::ident::{self, IdentError};
 use super::log_writes::LogWrites;
-use super::merge::Merges;
 use super::ticks::TickClock;
 use super::{Drain, Store, StoreCounters};
 use crate::config::{Config, ConfigError};
@@ -72,8 +71,6 @@ impl Store {
                 peers.insert(id, Peer::open(record, engine.clone(), &config)?);
             }
         }
-        let frozen: Vec<_> =
-            peers.iter().filter(|(_, peer)| peer.is_merging()).map(|(id, _)| *id).collect();
         Ok(Store {
             config,
             engine,
@@ -91,7 +88,6 @@ impl Store {
             split_requests: Vec::new(),
             split_reports: Vec::new(),
             early: Default::default(),
-            merges: Merges::frozen_at_start(frozen),
             clock: TickClock::default(),
             now: Instant::ZERO,
             sending: BTreeSet::new(),

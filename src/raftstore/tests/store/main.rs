@@ -11,7 +11,6 @@ mod hostile;
 mod leads;
 mod many;
 mod members;
-mod merges;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;

@@ -59,8 +59,8 @@ impl Cluster {
             let stopped = async {
                 let _ = stopped.await;
             };
-            let engine = Arc::new(MemEngine::new());
-            scheduler::server::serve(config, engine, listener, stopped, log()).await.unwrap();
+            let surroundings = scheduler::server::Surroundings::in_memory(listener, log());
+            scheduler::server::serve(config, surroundings, stopped).await.unwrap();
         });
         let cluster_id = eventually("the scheduler answers", async || {
             let mut pd = PdClient::connect(format!("http://{scheduler}")).await.ok()?;

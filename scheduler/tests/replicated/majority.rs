@@ -1,0 +1,98 @@
+//! Without a majority nothing is promised, everybody says so, and nothing is forgotten.
+
+use std::time::{Duration, Instant};
+
+use proto::pdpb;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::group::{DEADLINE, Group, store};
+
+#[tokio::test]
+async fn a_lost_majority_is_told_and_comes_back_with_everything() {
+    let mut group = Group::start(3).await;
+    let header = group.header().await;
+    let put = pdpb::PutStoreRequest { header, store: store(1) };
+    group.pd(group.leader().await).put_store(put).await.unwrap();
+    let before = group.any_timestamp(header).await;
+    let leader = group.leader().await;
+    let followers = group.followers().await;
+    for at in &followers {
+        group.kill(*at);
+    }
+    // The survivor, which led, ceases to promise anything …
+    let start = Instant::now();
+    let status = loop {
+        match group.timestamp(leader, header).await {
+            Err(status) => break status,
+            Ok(_) => assert!(start.elapsed() < DEADLINE, "it goes on alone"),
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let status = group.members(leader).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "an error, not a response without a leader");
+    // … and says that it is not ready.
+    let mut health = HealthClient::new(group.channel(leader));
+    loop {
+        let request = HealthCheckRequest { service: "pdpb.PD".into() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        if status == ServingStatus::NotServing {
+            break;
+        }
+        assert!(start.elapsed() < DEADLINE, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    group.run(followers[0]).await;
+    assert!(group.any_timestamp(header).await > before);
+    let request = pdpb::GetStoreRequest { header, store_id: 1 };
+    let found = group.pd(leader).get_store(request).await.unwrap().into_inner();
+    assert_eq!(found.store.unwrap().id, 1);
+}
+
+#[tokio::test]
+async fn all_members_stop_and_start_again() {
+    let mut group = Group::start(3).await;
+    let header = group.header().await;
+    let mut last = group.any_timestamp(header).await;
+    for round in 0..2 {
+        for at in 0..3 {
+            match round {
+                0 => group.stop(at).await,
+                _ => group.kill(at),
+            }
+        }
+        for at in 0..3 {
+            group.jump(at, Duration::from_secs(7200), true);
+            group.run(at).await;
+        }
+        assert_eq!(group.header().await, header);
+        let timestamp = group.any_timestamp(header).await;
+        assert!(timestamp > last, "{timestamp} after {last}");
+        last = timestamp;
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_was_away_catches_up_and_may_lead() {
+    let mut group = Group::start(3).await;
+    let header = group.header().await;
+    let away = group.followers().await[0];
+    group.kill(away);
+    let mut last = 0;
+    for _ in 0..20 {
+        let request = pdpb::AllocIdRequest { header };
+        let mut pd = group.pd(group.leader().await);
+        last = pd.alloc_id(request).await.unwrap().into_inner().id;
+    }
+    group.run(away).await;
+    let leader = group.leader().await;
+    let other = (0..3).find(|at| *at != away && *at != leader).unwrap();
+    group.stop(leader).await;
+    // With the third one away too, the one that was away is half of the majority.
+    let next = group.pd(away).alloc_id(pdpb::AllocIdRequest { header }).await.unwrap();
+    assert!(next.into_inner().id > last);
+    assert!([away, other].contains(&group.leader().await));
+}
