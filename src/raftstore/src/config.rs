@@ -111,6 +111,9 @@ pub struct Config {
     pub snapshot_installs_max: usize,
     /// Ticks after which a snapshot that was made for a peer and never fetched by Raft is let go. Default 100.
     pub snapshot_keep_ticks: u32,
+
+    /// Ticks after which a merge that waits for a peer is called off. Default 200.
+    pub merge_timeout_ticks: u32,
 }
 
 impl Config {
@@ -148,6 +151,7 @@ impl Config {
             snapshot_sends_max: 4,
             snapshot_installs_max: 2,
             snapshot_keep_ticks: 100,
+            merge_timeout_ticks: 200,
         }
     }
 
@@ -192,9 +196,10 @@ impl Config {
     }
 
     /// The fields that must not be zero.
-    fn positive(&self) -> [(&'static str, u64); 21] {
+    fn positive(&self) -> [(&'static str, u64); 22] {
         [
             ("tick_ms", self.tick_ms),
+            ("merge_timeout_ticks", self.merge_timeout_ticks.into()),
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
             ("lease_ms", self.lease_ms),
             ("read_deadline_ticks", self.read_deadline_ticks.into()),

@@ -54,6 +54,16 @@ pub enum Bug {
     LeaseDuringSplit,
     /// The new part of a split knows no sessions.
     SessionsNotCopied,
+    /// M13: a region that waits to be taken over serves reads by its lease.
+    SourceServesWhileMerging,
+    /// M14: a region is merged although some of its peers lag or are gone.
+    MergeNotAllMatched,
+    /// M15: a merge is rolled back though the target may still carry it out.
+    RollbackUncertain,
+    /// M16: a target takes its source over before the source has applied its last entries here.
+    MergeBeforeSource,
+    /// The sessions of a region that is taken over are forgotten.
+    SessionsNotMerged,
     /// A region is cut where no key boundary is.
     SplitAtInvalidBoundary,
     /// R12: a leader that sleeps keeps its lease.
@@ -111,6 +121,11 @@ impl Bug {
         Bug::SplitKeepsDelegate,
         Bug::LeaseDuringSplit,
         Bug::SessionsNotCopied,
+        Bug::SourceServesWhileMerging,
+        Bug::MergeNotAllMatched,
+        Bug::RollbackUncertain,
+        Bug::MergeBeforeSource,
+        Bug::SessionsNotMerged,
         Bug::SplitAtInvalidBoundary,
         Bug::LeaseKeptAsleep,
         Bug::WokenPeerNotTicked,

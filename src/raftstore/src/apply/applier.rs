@@ -1,6 +1,6 @@
 //! The applier: all regions of a store, one engine write per call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use engine::{Cf, Engine};
@@ -9,16 +9,17 @@ use proto::metapb;
 use raft::{Entry, LogIndex, Term};
 
 use super::batch::ApplyBatch;
+use super::merge::{Blocked, Source};
 use super::region::{Content, Context, RegionApply};
 use super::session::{SessionDecodeError, Sessions};
 use super::state::ApplyState;
 use super::task::{
-    ApplyResult, ApplyTask, ApplyTurn, HashTask, Proposal, SnapshotMeta, SnapshotReady,
+    ApplyResult, ApplyTask, ApplyTurn, Effect, HashTask, Proposal, SnapshotMeta, SnapshotReady,
 };
 use crate::command::{CommandDecodeError, WriteResult};
 use crate::keys::Key;
 use crate::membership::conf_state;
-use crate::peer::records::{Corruption, ReadError};
+use crate::peer::records::{Corruption, ReadError, RegionRecord};
 use crate::planted::{Bug, planted};
 use crate::reply::Reply;
 
@@ -75,14 +76,24 @@ pub struct Applier {
     pub(super) regions: BTreeMap<RegionId, RegionApply>,
     batch: ApplyBatch,
     /// Regions whose position has changed since the last engine write.
-    moved: BTreeSet<RegionId>,
+    pub(super) moved: BTreeSet<RegionId>,
+    /// Regions that wait to take another over.
+    pub(super) blocked: BTreeSet<RegionId>,
+    /// Regions that ended here and of which the loop may not know it.
+    pub(super) taken_over: BTreeSet<RegionId>,
 }
 
 impl Applier {
     /// An applier that knows no region yet.
     pub fn new(engine: Arc<dyn Engine>) -> Applier {
-        let (regions, batch, moved) = Default::default();
-        Applier { engine, regions, batch, moved }
+        Applier {
+            engine,
+            regions: BTreeMap::new(),
+            batch: ApplyBatch::default(),
+            moved: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            taken_over: BTreeSet::new(),
+        }
     }
 
     /// Executes tasks in order. When this returns, everything it reports is written (not synced).
@@ -109,6 +120,9 @@ impl Applier {
                 ApplyTask::Create { region, peer } => lives.push(self.create(region, peer)?),
                 ApplyTask::Destroy { region, peer } => lives.push(self.destroy(region, peer)?),
             }
+            for region in self.resume(&mut turn)? {
+                advanced.insert(region);
+            }
         }
         if !planted(Bug::ReplyBeforeWritten) {
             self.flush()?;
@@ -134,7 +148,13 @@ impl Applier {
         let stored = self.engine.snapshot();
         check_state(id, stored.as_ref(), state)?;
         let sessions = Sessions::load(id, stored.as_ref())??;
-        self.regions.insert(id, RegionApply::new(region, peer, state, sessions));
+        let mut apply = RegionApply::new(region, peer, state, sessions);
+        let record = RegionRecord::read(stored.as_ref(), id)?;
+        apply.merging = record.and_then(|record| record.merging);
+        // What was held back for what was known before is part of the new state, or will be handed over again.
+        self.blocked.remove(&id);
+        self.taken_over.remove(&id);
+        self.regions.insert(id, apply);
         Ok(())
     }
 
@@ -146,21 +166,63 @@ impl Applier {
         turn: &mut ApplyTurn,
     ) -> Result<(), ApplyError> {
         assert!(!entries.is_empty(), "region {region}: nothing to apply");
+        // The loop may hand over what was committed before it heard that the region was taken over.
+        if self.taken_over.contains(&region) {
+            return Ok(());
+        }
+        let mut proposals = proposals;
+        if let Some(blocked) = self.apply_mut(region).blocked.as_mut() {
+            blocked.entries.extend(entries);
+            blocked.proposals.append(&mut proposals);
+            return Ok(());
+        }
+        self.run(region, entries.into(), proposals, turn)
+    }
+
+    fn apply_mut(&mut self, region: RegionId) -> &mut RegionApply {
+        let apply = self.regions.get_mut(&region);
+        apply.unwrap_or_else(|| panic!("region {region} is not registered"))
+    }
+
+    /// Executes entries, until one of them has to wait for another region.
+    pub(super) fn run(
+        &mut self,
+        region: RegionId,
+        mut entries: VecDeque<Entry>,
+        proposals: Vec<Proposal>,
+        turn: &mut ApplyTurn,
+    ) -> Result<(), ApplyError> {
         let mut proposals = Proposals(proposals);
         proposals.0.reverse();
-        for entry in entries {
-            let replies = proposals.take(entry.index, entry.term);
-            // What a change of boundaries looks at must be in the engine.
+        while let Some(entry) = entries.pop_front() {
             let content = Content::decode(region, &entry)?;
+            // What a change of boundaries looks at must be in the engine.
             if content.concerns_other_regions() {
                 self.flush()?;
             }
+            let source = match self.source_of(region, &content) {
+                Source::None => None,
+                Source::Ready(source) => self.take_source(source),
+                Source::Behind { source, index, term } => {
+                    entries.push_front(entry);
+                    proposals.0.reverse();
+                    let proposals = proposals.0;
+                    let blocked = Blocked { source, index, entries, proposals };
+                    let apply = self.apply_mut(region);
+                    apply.blocked = Some(blocked);
+                    apply.effects.push(Effect::AwaitsSource { source, index, term });
+                    self.blocked.insert(region);
+                    return Ok(());
+                }
+            };
+            let replies = proposals.take(entry.index, entry.term);
             let apply = self.regions.get_mut(&region);
             let apply = apply.unwrap_or_else(|| panic!("region {region} is not registered"));
             let mut context = Context {
                 engine: self.engine.as_ref(),
                 batch: &mut self.batch,
                 replies: &mut turn.replies,
+                source,
             };
             let created = apply.apply(entry, content, replies, &mut context)?;
             self.moved.insert(region);

@@ -31,6 +31,7 @@ mod batch;
 mod hash;
 mod life;
 mod membership;
+pub(crate) mod merge;
 mod region;
 mod session;
 pub(crate) mod split;
@@ -41,6 +42,7 @@ mod tests;
 
 pub use applier::{Applier, ApplyError};
 pub(crate) use life::bury;
+pub use merge::Merging;
 pub(crate) use session::is_session;
 pub use session::{SESSIONS_MAX, SessionDecodeError};
 pub use state::ApplyState;

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use engine::{Cf, Engine, Op};
+use proto::flotillapb::PeerState;
 use proto::ids::{PeerId, RegionId};
 use proto::limits::VALUE_BYTES_MAX;
 use proto::metapb;
@@ -10,6 +11,7 @@ use raft::{Entry, EntryKind, LogIndex, Term};
 use super::ApplyError;
 use super::batch::ApplyBatch;
 use super::hash::StateHash;
+use super::merge::{Blocked, Merging};
 use super::session::{Sessions, Verdict};
 use super::state::ApplyState;
 use super::task::{Answered, Effect, Growth};
@@ -28,6 +30,8 @@ pub(super) struct Context<'a> {
     pub(super) batch: &'a mut ApplyBatch,
     /// Replies that fall due once it is.
     pub(super) replies: &'a mut Vec<Answered>,
+    /// The region that the entry takes over, if it does.
+    pub(super) source: Option<RegionApply>,
 }
 
 /// What an entry asks for.
@@ -74,6 +78,10 @@ pub(super) struct RegionApply {
     pub(super) removed_at: Option<(LogIndex, Term)>,
     pub(super) state: ApplyState,
     pub(super) sessions: Sessions,
+    /// Present while it waits to be taken over.
+    pub(super) merging: Option<Merging>,
+    /// Present while it waits to take another over.
+    pub(super) blocked: Option<Blocked>,
     /// Consequences not yet reported.
     pub(super) effects: Vec<Effect>,
     /// The last entry wants the data as of now hashed.
@@ -98,6 +106,8 @@ impl RegionApply {
             removed_at: None,
             state,
             sessions,
+            merging: None,
+            blocked: None,
             effects: Vec::new(),
             hash_due: false,
             growth: Growth::default(),
@@ -128,6 +138,10 @@ impl RegionApply {
         let me = me.unwrap_or_else(|| metapb::Peer { id: self.peer.get(), ..Default::default() });
         let mut record = RegionRecord::normal(region.clone(), Some(me));
         record.removed_at = self.removed_at;
+        if let Some(merging) = &self.merging {
+            record.state = PeerState::Merging;
+            record.merging = Some(merging.clone());
+        }
         context.batch.put_local(Key::RegionState(self.id).encode(), record.encode().to_vec());
         self.region = region;
     }
@@ -152,7 +166,7 @@ impl RegionApply {
         assert!(term >= self.state.applied_term, "terms never decrease along the log");
         let mut hash = StateHash(self.state.state_hash);
         hash.entry(index, term);
-        let mut created = Vec::new();
+        let (mut created, frozen) = (Vec::new(), self.merging.is_some());
         match content {
             Content::Nothing => {}
             Content::Command(Command::Write { epoch, requests }) => {
@@ -164,12 +178,25 @@ impl RegionApply {
                 created = self.split(epoch, &keys, &regions, context)?;
                 hash.number(self.epoch().version);
             }
-            Content::Command(
-                Command::PrepareMerge { .. }
-                | Command::CommitMerge { .. }
-                | Command::RollbackMerge { .. }
-                | Command::AbandonMerge { .. },
-            ) => {}
+            Content::Command(Command::PrepareMerge { epoch, target }) => {
+                let merging = Merging { target, index, term };
+                self.prepare_merge(epoch, merging, context);
+                hash.number(self.epoch().version);
+            }
+            Content::Command(Command::CommitMerge { .. }) => {
+                let theirs = context.source.as_ref().map(|source| source.state.state_hash);
+                self.commit_merge(index, context);
+                hash.number(theirs.unwrap_or_default());
+                hash.number(self.epoch().version);
+            }
+            Content::Command(Command::RollbackMerge { index }) => {
+                self.rollback_merge(index, context);
+                hash.number(self.epoch().version);
+            }
+            Content::Command(Command::AbandonMerge { epoch, .. }) => {
+                self.abandon_merge(epoch, context);
+                hash.number(self.epoch().version);
+            }
             Content::Command(Command::ComputeHash) => self.hash_due = true,
             Content::Command(Command::VerifyHash { index, hash }) => {
                 self.effects.push(Effect::VerifyHash { index, hash });
@@ -181,7 +208,9 @@ impl RegionApply {
         }
         self.state.applied_index = index;
         self.state.applied_term = term;
-        self.state.state_hash = hash.0;
+        if !(frozen && self.merging.is_some()) {
+            self.state.state_hash = hash.0;
+        }
         Ok(created)
     }
 

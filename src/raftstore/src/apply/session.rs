@@ -117,17 +117,40 @@ impl Sessions {
         copy
     }
 
+    /// Takes over the sessions of a region that ends. Of two records of a client the later request's stays: a client has one
+    /// request under way in all regions together. Those taken over count as used at `index`; if there are too many, the
+    /// least recently used go.
+    pub(super) fn absorb(&mut self, other: &Sessions, index: LogIndex, batch: &mut ApplyBatch) {
+        for (client, theirs) in &other.records {
+            let ours = self.records.get(client);
+            if ours.is_some_and(|ours| ours.sequence >= theirs.sequence) {
+                continue;
+            }
+            if let Some(ours) = ours {
+                self.by_use.remove(&(ours.last_used_index, *client));
+            }
+            self.store(*client, SessionRecord { last_used_index: index, ..theirs.clone() }, batch);
+        }
+        while self.records.len() > self.records_max {
+            self.evict(batch);
+        }
+    }
+
+    fn evict(&mut self, batch: &mut ApplyBatch) {
+        if let Some((_, evicted)) = self.by_use.pop_first() {
+            self.records.remove(&evicted);
+            batch.delete_local(Key::Session(self.region, evicted).encode());
+        }
+    }
+
     /// Opens a session, evicting the least recently used one if there are too many.
     pub(super) fn open(&mut self, client: ClientId, index: LogIndex, batch: &mut ApplyBatch) {
         if self.records.contains_key(&client) {
             self.touch(client, index, batch);
             return;
         }
-        if self.records.len() >= self.records_max
-            && let Some((_, evicted)) = self.by_use.pop_first()
-        {
-            self.records.remove(&evicted);
-            batch.delete_local(Key::Session(self.region, evicted).encode());
+        if self.records.len() >= self.records_max {
+            self.evict(batch);
         }
         let result = WriteResult::Applied;
         self.store(client, SessionRecord { sequence: 0, result, last_used_index: index }, batch);
@@ -247,6 +270,31 @@ mod tests {
         table.touch(ClientId(9), LogIndex(12), &mut batch);
         table.open(ClientId(6), LogIndex(13), &mut batch);
         assert_eq!(table.records.keys().map(|c| c.0).collect::<Vec<_>>(), [6, 9]);
+    }
+
+    #[test]
+    fn a_table_that_is_taken_over_keeps_the_later_request_of_each_client() {
+        let (engine, mut batch) = (MemEngine::new(), ApplyBatch::default());
+        let mut ours = sessions(&engine, 3);
+        let mut theirs = Sessions { region: 3.into(), ..sessions(&engine, 3) };
+        let other = WriteResult::Appended { value_bytes: 9 };
+        for client in [1, 2] {
+            ours.open(ClientId(client), LogIndex(10), &mut batch);
+            ours.record(session(client, 5), APPLIED, LogIndex(10 + client), &mut batch);
+        }
+        for (client, sequence) in [(1, 4), (2, 6), (3, 1), (4, 1)] {
+            theirs.open(ClientId(client), LogIndex(2), &mut batch);
+            theirs.record(session(client, sequence), other.clone(), LogIndex(2), &mut batch);
+        }
+        theirs.records_max = 3;
+        ours.absorb(&theirs, LogIndex(20), &mut batch);
+        assert_eq!(ours.verdict(session(2, 6)), Verdict::Repeated(other.clone()));
+        assert_eq!(ours.verdict(session(4, 1)), Verdict::Repeated(other));
+        let expired = WriteResult::SessionExpired { client: ClientId(1) };
+        assert_eq!(ours.verdict(session(1, 5)), Verdict::Refused(expired), "the least recent");
+        assert_eq!(ours.by_use.len(), 3);
+        batch.write(&engine).expect("write");
+        assert_eq!(sessions(&engine, 3).records, ours.records);
     }
 
     #[test]

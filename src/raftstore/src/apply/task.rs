@@ -10,6 +10,7 @@ use proto::ids::{PeerId, RegionId};
 use proto::metapb;
 use raft::{ConfState, Entry, LogIndex, Term};
 
+use super::merge::Merging;
 use super::state::ApplyState;
 use crate::command::WriteResult;
 use crate::error::RegionError;
@@ -175,6 +176,34 @@ pub enum Effect {
         /// The region afterwards; `None` if the change was refused. Until membership changes have an administrative
         /// command of their own, every one is.
         region: Option<metapb::Region>,
+    },
+    /// The region waits to be taken over, and serves nobody meanwhile.
+    Frozen {
+        /// The region, in its next epoch.
+        region: metapb::Region,
+        /// By whom, and since when.
+        merging: Merging,
+    },
+    /// The region has a new version, and is what it was: a merge of it, or with it, was called off.
+    NewVersion {
+        /// The region.
+        region: metapb::Region,
+    },
+    /// The region is to take over `source`, which has not applied its `PrepareMerge` here: nothing goes on until it has.
+    AwaitsSource {
+        /// Who must get further.
+        source: RegionId,
+        /// Of the `PrepareMerge`, which is committed.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// The region has taken over `source`, which is gone from this store but for its hard state and its log.
+    Merged {
+        /// The region, with the source's range.
+        region: metapb::Region,
+        /// The source as it was.
+        source: metapb::Region,
     },
     /// The region was cut.
     Split {

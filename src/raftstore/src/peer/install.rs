@@ -167,12 +167,13 @@ impl Peer {
         })
     }
 
-    /// Once the marker is durable: the merged regions that must be destroyed before the installer begins. Told once.
+    /// Once the marker is durable, and what the applier had in hand is applied, which may need them: the merged regions that
+    /// must be destroyed before the installer begins. Told once.
     pub(crate) fn take_victims(&mut self) -> Vec<RegionId> {
-        let Some(install) = &mut self.install else { return Vec::new() };
-        if install.step != Step::Marked || install.victims_left.is_some() {
+        if !self.has_victims() {
             return Vec::new();
         }
+        let Some(install) = &mut self.install else { return Vec::new() };
         let merged = install.what.merged.iter().map(|merged| RegionId::from(merged.region.id));
         install.victims_left.insert(merged.collect()).clone()
     }
@@ -192,9 +193,11 @@ impl Peer {
 
     /// Whether the store must be asked for merged regions to be destroyed.
     pub(super) fn has_victims(&self) -> bool {
-        self.install
-            .as_ref()
-            .is_some_and(|install| install.step == Step::Marked && install.victims_left.is_none())
+        self.install.as_ref().is_some_and(|install| {
+            let idle = install.handed_before == self.applied_index && !self.registering;
+            let idle = idle || planted(Bug::InstallWhileApplying);
+            install.step == Step::Marked && install.victims_left.is_none() && idle
+        })
     }
 
     /// Lets the installer begin, if it can and may.

@@ -73,7 +73,7 @@ impl Peer {
         let Some(term) = self.leading else { return };
         let bugs = [Bug::LeaseBeforeOwnTermApplied, Bug::ReadBeforeApplied];
         let may_read = self.is_caught_up() || bugs.into_iter().any(planted);
-        if self.delegate.is_some() || !may_read || self.install.is_some() {
+        if self.delegate.is_some() || !may_read || self.install.is_some() || self.is_merging() {
             return;
         }
         let delegate = Arc::new(ReadDelegate::new(self.region.clone(), self.peer_id(), term));
@@ -102,7 +102,8 @@ impl Peer {
     /// A quorum has confirmed something this leader sent at `sent`.
     pub(super) fn renew_lease(&mut self, sent: Instant, context: &Context<'_>) {
         let Some(term) = self.leading else { return };
-        if self.is_changing_boundaries() && !planted(Bug::LeaseDuringSplit) {
+        let changing = self.is_changing_boundaries() && !planted(Bug::LeaseDuringSplit);
+        if changing || (self.is_merging() && !planted(Bug::SourceServesWhileMerging)) {
             return;
         }
         let renewed = self.lease.as_mut().is_some_and(|lease| lease.renew(term, sent, context.now));
@@ -150,8 +151,8 @@ impl Peer {
         reply: Reply<()>,
         context: &Context<'_>,
     ) {
-        let checked = self.check_leader(header, context);
-        if let Err(error) = checked {
+        let checked = self.check_lead(header, context);
+        if let Err(error) = checked.and_then(|()| self.check_version(header)) {
             return reply.fail(error);
         }
         if to == self.peer_id() {

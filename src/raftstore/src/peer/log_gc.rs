@@ -85,6 +85,10 @@ impl Peer {
     }
 
     fn propose_compaction(&mut self, context: &Context<'_>) {
+        // A frozen region makes no snapshots, so its peers must find every entry.
+        if self.is_merging() {
+            return;
+        }
         let truncated = self.raft.storage().truncated_index();
         let count = self.applied_index.distance_from(truncated);
         let config = context.config;

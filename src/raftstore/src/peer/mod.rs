@@ -26,6 +26,7 @@ mod install;
 mod lead;
 mod load;
 mod log_gc;
+mod merge;
 mod open;
 mod order;
 mod proposals;
@@ -48,6 +49,7 @@ use proto::raft_serverpb::RaftMessage;
 use raft::{LogIndex, NodeId, RawNode, Term};
 
 pub use self::open::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError};
+pub(crate) use self::order::refused;
 pub(crate) use self::ready::{Held, TurnBuilder};
 pub use self::status::RegionStatus;
 
@@ -64,7 +66,7 @@ use self::read::Reads;
 use self::silence::Silence;
 use self::size::Size;
 use self::storage::PeerStorage;
-use crate::apply::{ApplyResult, ApplyTask, Effect};
+use crate::apply::{ApplyResult, ApplyTask, Effect, Merging};
 use crate::config::Config;
 use crate::error::RegionError;
 use crate::lease::Lease;
@@ -105,6 +107,9 @@ pub(crate) struct Peer {
     reads: Reads,
     /// The last change of boundaries proposed here.
     boundary_index: LogIndex,
+    /// Present while the region waits to be taken over.
+    merging: Option<Merging>,
+    merging_since: u64,
 
     handed_index: LogIndex,
     applied_index: LogIndex,
@@ -240,6 +245,13 @@ impl Peer {
                 }
                 // Those are the store's.
                 Effect::Created { .. } | Effect::Destroyed { .. } => {}
+                Effect::Frozen { .. }
+                | Effect::NewVersion { .. }
+                | Effect::AwaitsSource { .. }
+                | Effect::Merged { .. } => {
+                    self.on_merge_effect(&effect, context);
+                    for_store.push(effect);
+                }
             }
         }
         self.raft.advance_apply_to(applied_index);
@@ -279,6 +291,14 @@ impl Peer {
         header: &RequestHeader,
         context: &Context<'_>,
     ) -> Result<(), RegionError> {
+        self.check_lead(header, context)?;
+        if self.is_merging() {
+            return Err(RegionError::Merging { region: self.id });
+        }
+        self.check_version(header)
+    }
+
+    fn check_lead(&self, header: &RequestHeader, context: &Context<'_>) -> Result<(), RegionError> {
         header.check_store(context.config.store_id)?;
         header.check_peer(self.peer_id())?;
         let term = self.leading.ok_or_else(|| self.not_leader())?;
@@ -286,7 +306,7 @@ impl Peer {
         if self.is_transferring() {
             return Err(RegionError::NotLeader { region: self.id, leader: None });
         }
-        self.check_version(header)
+        Ok(())
     }
 
     /// The peer leaves the store: nobody reads from it any more, and whoever waits is answered.

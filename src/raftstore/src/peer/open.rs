@@ -58,7 +58,7 @@ impl Peer {
         engine: Arc<dyn Engine>,
         config: &Config,
     ) -> Result<Peer, PeerOpenError> {
-        let RegionRecord { region, peer, .. } = record;
+        let RegionRecord { region, peer, merging, .. } = record;
         let peer = peer.unwrap_or_default();
         if region.peers.is_empty() {
             return Peer::open_uninitialized(region, peer, engine, config);
@@ -82,6 +82,7 @@ impl Peer {
             state.applied_index,
         )?;
         let mut peer = Peer::new(region, me, storage, state, config)?;
+        peer.merging = merging;
         peer.tasks.push(peer.register(state));
         Ok(peer)
     }
@@ -156,6 +157,8 @@ impl Peer {
             proposals: Default::default(),
             reads: Default::default(),
             boundary_index: LogIndex(0),
+            merging: None,
+            merging_since: 0,
             handed_index: state.applied_index,
             applied_index: state.applied_index,
             applied_term: state.applied_term,

@@ -204,7 +204,7 @@ impl Peer {
 
     /// Whether Raft wants snapshots that are not ordered.
     pub(crate) fn wants_snapshot(&self) -> bool {
-        self.raft.storage().wants_snapshot()
+        self.raft.storage().wants_snapshot() && !self.is_merging()
     }
 
     /// Orders for the applier, as many as may be placed at present.

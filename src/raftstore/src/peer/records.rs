@@ -10,6 +10,7 @@ use proto::ids::RegionId;
 use proto::{eraftpb, metapb};
 use raft::{Entry, HardState, LogIndex, Term};
 
+use crate::apply::Merging;
 use crate::keys::Key;
 
 /// Something on disk is not what this version writes.
@@ -59,17 +60,6 @@ pub(crate) struct RegionRecord {
     pub(crate) merging: Option<Merging>,
     /// The entry that removed this store's peer, if that was applied.
     pub(crate) removed_at: Option<(LogIndex, Term)>,
-}
-
-/// A region that waits to be taken over: what its `PrepareMerge` said, and where it stands.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Merging {
-    /// The neighbour, as it must be found.
-    pub(crate) target: metapb::Region,
-    /// Of the `PrepareMerge`.
-    pub(crate) index: LogIndex,
-    /// Its term.
-    pub(crate) term: Term,
 }
 
 impl RegionRecord {

@@ -26,6 +26,8 @@ pub struct RegionStatus {
     pub approximate_bytes: u64,
     /// About how many keys.
     pub approximate_keys: u64,
+    /// Whether it waits to be taken over by a neighbour.
+    pub merging: bool,
     /// Whether a snapshot is being installed.
     pub installing: bool,
     /// Entries that were proposed here and not yet handed to the applier.
@@ -44,6 +46,7 @@ impl Peer {
             state_hash: self.state_hash,
             approximate_bytes: size.bytes,
             approximate_keys: size.keys,
+            merging: self.is_merging(),
             installing: self.install.is_some(),
             proposals: self.proposals.len(),
         }

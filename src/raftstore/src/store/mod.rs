@@ -29,6 +29,7 @@ mod creation;
 mod destroy;
 mod ident;
 mod log_writes;
+mod merge;
 mod open;
 mod orders;
 mod scans;
@@ -55,6 +56,7 @@ pub use self::status::{StoreCounters, StoreStatus};
 use self::creation::Births;
 use self::destroy::Graves;
 use self::log_writes::LogWrites;
+use self::merge::Merges;
 use self::split::EarlyMessages;
 use self::ticks::TickClock;
 use crate::apply::{ApplyResult, ApplyTask, Effect, SnapshotReady};
@@ -88,6 +90,7 @@ pub struct Store {
     split_requests: Vec<SplitRequest>,
     split_reports: Vec<Vec<metapb::Region>>,
     early: EarlyMessages,
+    merges: Merges,
 
     clock: TickClock,
     now: Instant,
@@ -197,6 +200,7 @@ impl Store {
                 self.dirty.insert(*region);
             }
         }
+        self.drive_merges();
     }
 
     fn on_write(&mut self, write: WriteRequest) {
@@ -277,6 +281,10 @@ impl Store {
             Effect::VerifyHash { index, hash } => self.on_verify_hash(region, index, hash),
             Effect::ConfChange { .. } => self.on_members_changed(region),
             Effect::CompactLog { .. } | Effect::Created { .. } | Effect::Destroyed { .. } => {}
+            Effect::Frozen { .. }
+            | Effect::NewVersion { .. }
+            | Effect::AwaitsSource { .. }
+            | Effect::Merged { .. } => self.on_merge_effect(region, effect),
         }
     }
 

@@ -12,6 +12,7 @@ use super::creation::Births;
 use super::destroy::{self, Graves};
 use super::ident::{self, IdentError};
 use super::log_writes::LogWrites;
+use super::merge::Merges;
 use super::ticks::TickClock;
 use super::{Drain, Store, StoreCounters};
 use crate::config::{Config, ConfigError};
@@ -71,6 +72,8 @@ impl Store {
                 peers.insert(id, Peer::open(record, engine.clone(), &config)?);
             }
         }
+        let frozen: Vec<_> =
+            peers.iter().filter(|(_, peer)| peer.is_merging()).map(|(id, _)| *id).collect();
         Ok(Store {
             config,
             engine,
@@ -88,6 +91,7 @@ impl Store {
             split_requests: Vec::new(),
             split_reports: Vec::new(),
             early: Default::default(),
+            merges: Merges::frozen_at_start(frozen),
             clock: TickClock::default(),
             now: Instant::ZERO,
             sending: BTreeSet::new(),

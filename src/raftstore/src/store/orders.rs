@@ -4,7 +4,6 @@
 //! entry is applied. The answer says that it was proposed, or why not.
 
 use super::Store;
-use crate::error::RegionError;
 use crate::msg::{AdminRequest, Order};
 
 impl Store {
@@ -24,13 +23,9 @@ impl Store {
                     proposed.unwrap_or_else(|| Err(self.no_peer(&header)))
                 }
                 Order::Split { keys } => self.order_split(header.region, keys),
-                Order::Merge { .. } => Err(not_supported()),
+                Order::Merge { target } => self.order_merge(header.region, &target),
             },
         };
         reply.send(outcome);
     }
-}
-
-fn not_supported() -> RegionError {
-    RegionError::Refused { reason: "not supported".to_owned() }
 }

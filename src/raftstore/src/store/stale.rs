@@ -75,7 +75,11 @@ impl Store {
             let holds = holder.start_key <= *start
                 && (holder.end_key.is_empty() || *start < holder.end_key);
             let here = self.peers.contains_key(&holder_id) || self.is_occupied(holder_id);
-            holds && said.version > known.version && !here
+            // A region that is here, and may still have to take it over from its own log, needs its data.
+            let into = peer.merging_into();
+            let needed =
+                into.is_some_and(|id| self.peers.contains_key(&id) || self.is_occupied(id));
+            holds && said.version > known.version && !here && !needed
         };
         if gone {
             self.doom(asked);

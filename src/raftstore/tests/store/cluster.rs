@@ -9,8 +9,8 @@ use engine::mem::MemEngine;
 use engine::{Cf, Engine};
 use parking_lot::Mutex;
 use proto::ids::{PeerId, RegionId, StoreId};
-use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
+use proto::{eraftpb, metapb};
 use raftstore::command::{ClientId, Mutation, Request, Session, WriteResult};
 use raftstore::keys::{self, RawCf};
 use raftstore::msg::{LogWrite, SnapshotSend};
@@ -96,6 +96,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: VecDeque<(StoreId, RaftMessage)>,
     /// Directed links that lose everything.
     pub(crate) cut: BTreeSet<(u64, u64)>,
+    /// Nothing but entries of this region reaches this store: it does not hear what is committed.
+    pub(crate) mute: Option<(u64, u64)>,
     /// The last id given out.
     pub(crate) last_id: u64,
 }
@@ -153,6 +155,7 @@ impl Cluster {
             now: Instant::from_ms(1000),
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
+            mute: None,
             last_id: 100,
         };
         for store in 1..=count {
@@ -346,13 +349,20 @@ impl Cluster {
         self.deliver();
     }
 
+    fn is_muted(&self, to: u64, message: &RaftMessage) -> bool {
+        let has_entries = |content: &eraftpb::Message| !content.entries.is_empty();
+        self.mute == Some((to, message.region_id))
+            && !message.message.as_ref().is_some_and(has_entries)
+    }
+
     fn deliver(&mut self) -> bool {
         let messages = std::mem::take(&mut self.wire);
         let moved = !messages.is_empty();
         for (from, message) in messages {
             let to = message.to_peer.as_ref().unwrap().store_id;
             let exists = self.stores().contains(&to);
-            if exists && !self.cut.contains(&(from.get(), to)) && !self.node(to).down {
+            let lost = self.cut.contains(&(from.get(), to)) || self.is_muted(to, &message);
+            if exists && !lost && !self.node(to).down {
                 self.send(to, StoreMsg::Raft(message));
             }
         }

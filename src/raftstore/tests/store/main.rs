@@ -11,6 +11,7 @@ mod hostile;
 mod leads;
 mod many;
 mod members;
+mod merges;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;

@@ -76,6 +76,11 @@ impl Cluster {
         });
     }
 
+    /// Whether a leader of the region has entries that it has not applied.
+    pub(crate) fn has_pending(&self, id: u64) -> bool {
+        self.leader_of(id).is_none()
+    }
+
     pub(crate) fn header_of(&self, id: u64) -> RequestHeader {
         let leader = self.leader_of(id).expect("somebody leads");
         let region = self.region(leader, id).expect("it lives there").region;

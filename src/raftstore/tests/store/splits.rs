@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proto::codec::encode;
 use raftstore::command::{ClientId, Request, WriteResult};
 use raftstore::msg::{SplitCheck, SplitChecked};
-use raftstore::{Order, RegionError, RequestHeader, StoreMsg};
+use raftstore::{Config, Order, RegionError, RequestHeader, StoreMsg};
 
 use super::cluster::{Cluster, REGION, append, put};
 use super::regions::cut;
@@ -172,6 +172,44 @@ fn a_store_that_was_away_catches_up_by_its_log() {
     assert!(cluster.region(3, again[0]).is_some());
     assert_eq!(cluster.stored(3, "pear").as_deref(), Some("2"));
     assert_eq!(cluster.node(3).store.status().counters.snapshots_installed, 0);
+}
+
+fn small_log(config: &mut Config) {
+    config.log_gc_count_limit = 10;
+    config.log_gc_ticks = 2;
+}
+
+#[test]
+fn a_store_that_was_away_too_long_catches_up_by_snapshots() {
+    let mut cluster = Cluster::led_by_with(1, small_log);
+    cluster.put(1, "zebra", "stale");
+    cluster.isolate(3);
+    cluster.split(WHOLE, &["m", "t"]);
+    cluster.until_led();
+    for i in 0..200 {
+        for prefix in ["a", "n", "z"] {
+            cluster.put_anywhere(&format!("{prefix}{i}"), "v");
+        }
+    }
+    cluster.tick(30);
+    let part = cluster.region_with("zebra").id;
+    let header = cluster.header_of(part);
+    let leader = cluster.leader_of(part).unwrap();
+    let mutations = vec![raftstore::command::Mutation::Delete {
+        cf: Default::default(),
+        key: Bytes::from_static(b"zebra"),
+    }];
+    let slot = cluster.write_with(leader, header, Request::Mutate { mutations, session: None });
+    cluster.settle();
+    assert_eq!(slot.take(), Some(Ok(WriteResult::Applied)));
+    cluster.cut.clear();
+    cluster.until_equal();
+    assert_eq!(cluster.stored(3, "zebra"), None, "nothing of the old whole is left");
+    assert_eq!(cluster.stored(3, "a199").as_deref(), Some("v"));
+    assert_eq!(cluster.stored(3, "z199").as_deref(), Some("v"));
+    assert_eq!(cluster.regions(3).len(), 3);
+    assert!(cluster.node(3).store.status().counters.snapshots_installed >= 1);
+    cluster.check_disjoint(3);
 }
 
 #[test]
