@@ -193,6 +193,17 @@ impl<S: Storage> Raft<S> {
         self.defends_ticks = self.config.election_timeout_ticks;
     }
 
+    /// Gives up a leader that is known, by other means than ticks, to have been silent for an election timeout.
+    pub(crate) fn give_up_leader(&mut self, wait_ticks: u32) {
+        if self.role != Role::Follower || self.leader.is_none() {
+            return;
+        }
+        self.leader = None;
+        self.defends_ticks = 0;
+        self.election_elapsed_ticks = self.election_timeout_ticks.saturating_sub(wait_ticks);
+        self.dropped_reads.extend(self.forwarded.reset());
+    }
+
     /// Leaves whatever role it had, for `term`.
     fn reset(&mut self, term: Term) {
         assert!(term >= self.term, "terms never fall");

@@ -120,6 +120,12 @@ impl<S: Storage> RawNode<S> {
         self.raft.log.committed() >= index
     }
 
+    /// The leader has been silent for an election timeout, as the driver knows from somewhere else than this node's ticks:
+    /// forgets it, owes it no patience any more, and campaigns after `wait_ticks`. Only a follower that knows a leader does.
+    pub fn give_up_leader(&mut self, wait_ticks: u32) {
+        self.raft.give_up_leader(wait_ticks);
+    }
+
     /// Sends heartbeats now, if this node leads.
     pub fn ping(&mut self) {
         if self.raft.role == Role::Leader {
@@ -267,6 +273,11 @@ impl<S: Storage> RawNode<S> {
     /// The leader it knows.
     pub fn leader_id(&self) -> Option<NodeId> {
         self.raft.leader
+    }
+
+    /// Ticks since the last sign of a leader (on a leader: since the last quorum check).
+    pub fn election_elapsed_ticks(&self) -> u32 {
+        self.raft.election_elapsed_ticks
     }
 
     /// Its term.

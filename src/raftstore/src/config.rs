@@ -66,6 +66,10 @@ pub struct Config {
     pub read_deadline_ticks: u32,
     /// Ticks between a leader's reports to the scheduler. Default 200.
     pub region_heartbeat_ticks: u32,
+    /// Ticks without anything happening in a region after which its peers fall asleep; 0 is never. Default 40.
+    pub hibernate_ticks: u32,
+    /// Ticks between the reports of a leader that sleeps. Default 1200.
+    pub sleeping_heartbeat_ticks: u32,
     /// Bytes of keys and values above which a region is cut. Default 64 MiB.
     pub region_max_bytes: u64,
     /// Keys above which a region is cut. Default 640 000.
@@ -131,6 +135,8 @@ impl Config {
             clock_drift_percent_max: 10,
             read_deadline_ticks: 30,
             region_heartbeat_ticks: 200,
+            hibernate_ticks: 40,
+            sleeping_heartbeat_ticks: 1200,
             region_max_bytes: 64 << 20,
             region_max_keys: 640_000,
             region_part_bytes: 48 << 20,
@@ -196,14 +202,15 @@ impl Config {
     }
 
     /// The fields that must not be zero.
-    fn positive(&self) -> [(&'static str, u64); 22] {
-        [
+    fn positive(&self) -> Vec<(&'static str, u64)> {
+        vec![
             ("tick_ms", self.tick_ms),
             ("merge_timeout_ticks", self.merge_timeout_ticks.into()),
             ("heartbeat_ticks", self.heartbeat_ticks.into()),
             ("lease_ms", self.lease_ms),
             ("read_deadline_ticks", self.read_deadline_ticks.into()),
             ("region_heartbeat_ticks", self.region_heartbeat_ticks.into()),
+            ("sleeping_heartbeat_ticks", self.sleeping_heartbeat_ticks.into()),
             ("region_max_bytes", self.region_max_bytes),
             ("region_max_keys", self.region_max_keys),
             ("region_part_bytes", self.region_part_bytes),

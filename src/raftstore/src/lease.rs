@@ -57,6 +57,11 @@ impl Lease {
         self.until = None;
     }
 
+    /// The leader stops confirming its lead: nothing is held until a later round.
+    pub(crate) fn suspend(&mut self) {
+        self.until = None;
+    }
+
     /// When it ends; `None` if it is not held.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until

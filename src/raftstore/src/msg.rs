@@ -199,6 +199,9 @@ pub enum StoreMsg {
         /// Who holds its start key; another id with a later version means that `asked` was merged away.
         holder: metapb::Region,
     },
+    /// The scheduler has forgotten what it was told (another of its nodes leads): every region that is led here reports
+    /// within some ticks, also those that sleep.
+    ReportRegions,
     /// Start to hand every lead away; [`Turn::drained`] says when none is left.
     Drain,
     /// Asks how the store is.

@@ -29,6 +29,13 @@ impl Heard {
         }
     }
 
+    /// The store of a peer was heard at `tick`: so was the peer, if it was not heard since.
+    pub(crate) fn note_store(&mut self, id: PeerId, tick: u64) {
+        if let Some((_, at)) = self.last.iter_mut().find(|(peer, _)| *peer == id) {
+            *at = tick.max(*at);
+        }
+    }
+
     /// For how many ticks a peer has been silent; not known of one that is no member.
     pub(crate) fn silent_ticks(&self, id: PeerId, tick: u64) -> Option<u64> {
         let found = self.last.iter().find(|(peer, _)| *peer == id);

@@ -59,6 +59,7 @@ impl Peer {
         self.raft.storage_mut().desk_mut().clear();
         self.log_gc.on_lead_lost();
         self.forget_cuts();
+        self.sleep.stop_asking();
     }
 
     /// The error for a request only the leader can serve, with the leader if it is known.
@@ -83,7 +84,7 @@ impl Peer {
     }
 
     /// Whether this leader has applied an entry of its own term, and with it everything of earlier ones.
-    fn is_caught_up(&self) -> bool {
+    pub(super) fn is_caught_up(&self) -> bool {
         self.leading == Some(self.applied_term)
     }
 
@@ -122,7 +123,7 @@ impl Peer {
         }
     }
 
-    fn show_lease(&self, context: &Context<'_>) {
+    pub(super) fn show_lease(&self, context: &Context<'_>) {
         if !self.is_caught_up() && !planted(Bug::LeaseBeforeOwnTermApplied) {
             return;
         }
@@ -176,6 +177,7 @@ impl Peer {
         self.show_lease(context);
         self.raft.transfer_leader(NodeId(to.get()));
         self.transferring = true;
+        self.sleep.stir();
         self.observe_lead(context);
     }
 

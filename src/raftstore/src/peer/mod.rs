@@ -15,13 +15,14 @@
 //! [`propose`] writes, [`order`] orders, [`split`] division, [`read`] reads, [`ready`] a turn, [`install`] snapshots from
 //! others, [`log_gc`] log compaction, [`size`] and [`load`] how much there is and is done, [`consistency`] comparing data,
 //! [`open`] creation and restart, [`lead`] gaining, keeping and losing the lead, [`change`] the members, [`farewell`] those
-//! who no longer are, [`silence`] when nobody leads, [`status`] what is told to others.
+//! who no longer are, [`silence`] when nobody leads, [`hibernate`] when nothing happens, [`status`] what is told to others.
 
 mod change;
 mod consistency;
 mod entry_cache;
 mod farewell;
 mod heard;
+mod hibernate;
 mod install;
 mod lead;
 mod load;
@@ -48,6 +49,7 @@ use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
 use raft::{LogIndex, NodeId, RawNode, Term};
 
+pub(crate) use self::hibernate::Asleep;
 pub use self::open::{INITIAL_INDEX, INITIAL_TERM, PeerOpenError};
 pub(crate) use self::order::refused;
 pub(crate) use self::ready::{Held, TurnBuilder};
@@ -57,6 +59,7 @@ use self::change::Settling;
 use self::consistency::Consistency;
 use self::farewell::Farewells;
 use self::heard::Heard;
+use self::hibernate::Sleep;
 use self::install::{Install, Received};
 use self::load::Load;
 use self::log_gc::LogGc;
@@ -73,6 +76,7 @@ use crate::lease::Lease;
 use crate::local_reader::{ReadDelegate, ReadRegistry};
 use crate::msg::{RegionQuestion, RequestHeader};
 use crate::planted::{Bug, planted};
+use crate::store::Liveness;
 use crate::time::Instant;
 
 /// What a peer needs of its store for one step.
@@ -80,6 +84,7 @@ use crate::time::Instant;
 pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     pub(crate) registry: &'a ReadRegistry,
+    pub(crate) stores: &'a Liveness,
     pub(crate) now: Instant,
     /// Ticks the store has counted.
     pub(crate) tick: u64,
@@ -124,6 +129,7 @@ pub(crate) struct Peer {
     /// Rare.
     consistency: Option<Box<Consistency>>,
     load: Load,
+    sleep: Sleep,
 
     received: Option<Received>,
     install: Option<Install>,
@@ -181,8 +187,11 @@ impl Peer {
 
     /// A tick has passed.
     pub(crate) fn tick(&mut self, context: &Context<'_>) {
-        self.raft.tick();
-        self.observe_lead(context);
+        // A leader that asks whether the others would sleep must not keep them awake.
+        if !self.sleep.is_asking() {
+            self.raft.tick();
+            self.observe_lead(context);
+        }
         if self.is_leader() {
             self.tick_transfer();
             self.tick_reads(context);

@@ -178,6 +178,7 @@ impl Peer {
             notices: Vec::new(),
             silence: Default::default(),
             questions: Vec::new(),
+            sleep: Default::default(),
         })
     }
 }

@@ -64,6 +64,11 @@ impl Proposals {
         self.pending.drain(..).flat_map(|pending| pending.proposal.replies)
     }
 
+    /// Gives memory back that was needed once.
+    pub(crate) fn shrink(&mut self) {
+        self.pending.shrink_to_fit();
+    }
+
     /// How many entries are waited for.
     pub(crate) fn len(&self) -> usize {
         self.pending.len()

@@ -56,6 +56,11 @@ impl Reads {
         !self.waiting.is_empty()
     }
 
+    /// Whether nobody waits, and no round is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.rounds.is_empty() && self.confirmed.is_empty()
+    }
+
     /// Whether a turn has something to do here.
     fn wants_round(&self) -> bool {
         self.has_waiting() && self.rounds.len() < READ_ROUNDS_MAX
@@ -112,6 +117,7 @@ impl Peer {
         if self.reads.waiting_count >= WAITING_READS_MAX {
             return reply.fail(RegionError::ReadIndexNotReady { region: self.id });
         }
+        self.sleep.stir();
         self.reads.waiting_count += 1;
         self.reads.waiting.push(WaitingRead { header, reply, age_ticks: 0 });
     }
@@ -187,6 +193,9 @@ impl Peer {
             read.reply.fail(RegionError::ReadIndexNotReady { region: self.id });
         }
         let used = self.delegate.as_ref().is_some_and(|delegate| delegate.take_used());
+        if used || !self.reads.is_idle() {
+            self.sleep.stir();
+        }
         let lease = self.lease.filter(|_| config.reads == ReadMode::Lease);
         let renew = used && lease.is_some_and(|lease| lease.is_running_out(context.now));
         if retry || (renew && self.reads.rounds.is_empty()) {

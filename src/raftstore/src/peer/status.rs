@@ -28,6 +28,8 @@ pub struct RegionStatus {
     pub approximate_keys: u64,
     /// Whether it waits to be taken over by a neighbour.
     pub merging: bool,
+    /// Whether the peer sleeps.
+    pub hibernating: bool,
     /// Whether a snapshot is being installed.
     pub installing: bool,
     /// Entries that were proposed here and not yet handed to the applier.
@@ -47,6 +49,7 @@ impl Peer {
             approximate_bytes: size.bytes,
             approximate_keys: size.keys,
             merging: self.is_merging(),
+            hibernating: self.is_asleep(),
             installing: self.install.is_some(),
             proposals: self.proposals.len(),
         }

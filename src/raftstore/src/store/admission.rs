@@ -6,7 +6,7 @@
 //!
 //! What is for a region without a peer goes to [`super::creation`]; what is about membership itself to [`super::stale`].
 
-use proto::ids::{PeerId, RegionId};
+use proto::ids::{PeerId, RegionId, StoreId};
 use proto::metapb;
 use proto::raft_serverpb::{ExtraMessageType, RaftMessage};
 use raft::{Message, MessageBody, StorageError};
@@ -79,6 +79,8 @@ impl Store {
         if matches!(message.body, MessageBody::Snapshot(_)) {
             return Err(DropReason::WrongKind);
         }
+        let from_leader = self.peers.get(&region).is_some_and(|peer| peer.follows(&message));
+        self.wake(region, from_leader);
         match self.with_peer(region, |peer, context| peer.step(message, context)) {
             Some(Err(raft::Error::Storage(StorageError::Corrupt(detail)))) => {
                 self.poison(format!("region {region}: Raft log: {detail}"));
@@ -97,11 +99,11 @@ impl Store {
     ) -> Result<(), DropReason> {
         match kind {
             ExtraMessageType::MsgCheckStalePeer => self.on_stale_question(message),
+            ExtraMessageType::MsgStorePing => self.on_ping(message),
             ExtraMessageType::MsgRegionWakeUp
-            | ExtraMessageType::MsgCheckStalePeerResponse
             | ExtraMessageType::MsgHibernateRequest
-            | ExtraMessageType::MsgHibernateResponse
-            | ExtraMessageType::MsgStorePing => Err(DropReason::WrongKind),
+            | ExtraMessageType::MsgHibernateResponse => self.on_sleep_talk(kind, message),
+            ExtraMessageType::MsgCheckStalePeerResponse => Err(DropReason::WrongKind),
         }
     }
 
@@ -186,6 +188,8 @@ impl Store {
             return Err(DropReason::UnknownSender);
         }
         self.admit_sender(region, from, epoch)?;
+        // A sign of life, whatever it says.
+        self.hear(StoreId::from(from.store_id));
         let content = raft::wire::message_from_proto(content).map_err(|_| DropReason::Malformed)?;
         match content.body {
             // Proposals and reads come from clients, by way of our own checks; a transfer voids the lease, so only this

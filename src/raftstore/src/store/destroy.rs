@@ -27,8 +27,8 @@ use raft::{LogIndex, Message, MessageBody, Term, VoteResponse};
 use super::{OpenError, Store};
 use crate::apply::{self, ApplyTask};
 use crate::keys::{self, Key};
+use crate::peer::TurnBuilder;
 use crate::peer::records::RegionRecord;
-use crate::peer::{Context, TurnBuilder};
 
 /// What is remembered of a destroyed peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +135,8 @@ impl Store {
     fn remove_peer(&mut self, region: RegionId) -> Option<crate::peer::Peer> {
         let mut peer = self.peers.remove(&region)?;
         self.dirty.remove(&region);
-        let context = Context {
-            config: &self.config,
-            registry: &self.registry,
-            now: self.now,
-            tick: self.clock.count(),
-        };
+        self.sleepers.forget(region);
+        let context = context!(self);
         peer.end(&context);
         self.discarded.extend(peer.take_refused_snapshot());
         Some(peer)

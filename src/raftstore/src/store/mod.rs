@@ -24,15 +24,31 @@
 //!
 //! Tests: `tests/`.
 
+/// What a store's peers need of it, without keeping its other fields from being changed.
+macro_rules! context {
+    ($store:expr) => {
+        crate::peer::Context {
+            config: &$store.config,
+            registry: &$store.registry,
+            stores: &$store.liveness,
+            now: $store.now,
+            tick: $store.clock.count(),
+        }
+    };
+}
+
 mod admission;
 mod creation;
 mod destroy;
+mod hibernate;
 mod ident;
+mod liveness;
 mod log_writes;
 mod merge;
 mod open;
 mod orders;
 mod scans;
+mod sleepers;
 mod split;
 mod stale;
 mod status;
@@ -50,6 +66,7 @@ use proto::raft_serverpb::RaftMessage;
 pub use self::admission::DropReason;
 pub(crate) use self::creation::is_first_message;
 pub use self::ident::{IdentError, format};
+pub(crate) use self::liveness::Liveness;
 pub use self::open::OpenError;
 pub use self::status::{StoreCounters, StoreStatus};
 
@@ -57,6 +74,7 @@ use self::creation::Births;
 use self::destroy::Graves;
 use self::log_writes::LogWrites;
 use self::merge::Merges;
+use self::sleepers::Sleepers;
 use self::split::EarlyMessages;
 use self::ticks::TickClock;
 use crate::apply::{ApplyResult, ApplyTask, Effect, SnapshotReady};
@@ -78,6 +96,8 @@ pub struct Store {
     graves: Graves,
     births: Births,
     dirty: BTreeSet<RegionId>,
+    sleepers: Sleepers,
+    liveness: Liveness,
 
     log_writes: LogWrites,
     /// Records of peers that come or go, for the next log write, and what waits for them.
@@ -157,6 +177,7 @@ impl Store {
                 self.on_hash_computed(region, index, hash);
             }
             StoreMsg::RegionAnswer { asked, holder } => self.on_region_answer(asked, &holder),
+            StoreMsg::ReportRegions => self.report_all(),
             StoreMsg::Drain => self.on_drain(),
             StoreMsg::Status(reply) => reply.send(Ok(self.status())),
         }
@@ -168,12 +189,8 @@ impl Store {
         region: RegionId,
         act: impl FnOnce(&mut Peer, &Context<'_>) -> T,
     ) -> Option<T> {
-        let context = Context {
-            config: &self.config,
-            registry: &self.registry,
-            now: self.now,
-            tick: self.clock.count(),
-        };
+        self.wake(region, false);
+        let context = context!(self);
         let peer = self.peers.get_mut(&region)?;
         self.dirty.insert(region);
         Some(act(peer, &context))
@@ -185,21 +202,8 @@ impl Store {
             return;
         }
         self.counters.ticks += 1;
-        let context = Context {
-            config: &self.config,
-            registry: &self.registry,
-            now: self.now,
-            tick: self.clock.count(),
-        };
-        for (region, peer) in &mut self.peers {
-            peer.tick(&context);
-            if self.draining != Drain::No {
-                peer.drain(&context);
-            }
-            if peer.is_dirty() {
-                self.dirty.insert(*region);
-            }
-        }
+        self.tick_awake();
+        self.tick_sleepers();
         self.drive_merges();
     }
 
@@ -310,8 +314,11 @@ impl Store {
             return;
         }
         self.unreachable.insert(store, tick);
-        for peer in self.peers.values_mut() {
-            peer.on_unreachable(store);
+        // Those that sleep have sent nothing.
+        for region in self.sleepers.awake() {
+            if let Some(peer) = self.peers.get_mut(region) {
+                peer.on_unreachable(store);
+            }
         }
     }
 
@@ -365,7 +372,8 @@ impl Store {
     fn on_drain(&mut self) {
         if self.draining == Drain::No {
             self.draining = Drain::Running;
-            let regions: Vec<_> = self.peers.keys().copied().collect();
+            let led = self.peers.iter().filter(|(_, peer)| peer.is_leader());
+            let regions: Vec<_> = led.map(|(region, _)| *region).collect();
             for region in regions {
                 self.with_peer(region, |peer, context| peer.drain(context));
             }
@@ -415,6 +423,7 @@ impl Store {
             | StoreMsg::SnapshotSent { .. }
             | StoreMsg::SnapshotInstalled { .. }
             | StoreMsg::Unreachable { .. }
+            | StoreMsg::ReportRegions
             | StoreMsg::Drain => {}
         }
     }

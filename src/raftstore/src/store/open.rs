@@ -82,6 +82,8 @@ impl Store {
             peers,
             graves,
             births: Births::default(),
+            sleepers: Default::default(),
+            liveness: Default::default(),
             log_writes: LogWrites::default(),
             records: Default::default(),
             records_held: Vec::new(),

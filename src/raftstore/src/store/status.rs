@@ -28,6 +28,8 @@ pub struct StoreCounters {
     pub snapshots_sent: u64,
     /// Snapshots given to the installer.
     pub snapshots_installed: u64,
+    /// Sleeping peers woken.
+    pub wakes: u64,
     /// Regions divided, as applied here.
     pub splits: u64,
     /// Regions that took a neighbour over, as applied here.
@@ -49,6 +51,8 @@ pub struct StoreStatus {
     pub store_id: StoreId,
     /// Its regions, by id.
     pub regions: Vec<RegionStatus>,
+    /// Peers that sleep.
+    pub asleep: usize,
     /// Log writes under way.
     pub log_writes_in_flight: usize,
     /// Snapshots being sent.
@@ -68,6 +72,7 @@ impl Store {
             cluster_id: self.config.cluster_id,
             store_id: self.config.store_id,
             regions: self.peers.values().map(|peer| peer.status()).collect(),
+            asleep: self.sleepers.asleep_count(),
             log_writes_in_flight: self.log_writes.in_flight(),
             snapshots_sending: self.sending.len(),
             snapshots_installing: self.installing.len(),

@@ -4,7 +4,7 @@ use proto::ids::RegionId;
 
 use super::{Drain, Store};
 use crate::msg::{LogWrite, Turn};
-use crate::peer::{Context, Peer, TurnBuilder};
+use crate::peer::{Peer, TurnBuilder};
 use crate::time::Instant;
 
 impl Store {
@@ -16,15 +16,14 @@ impl Store {
         }
         let mut out = self.begin_turn();
         let dirty = std::mem::take(&mut self.dirty);
-        let context = Context {
-            config: &self.config,
-            registry: &self.registry,
-            now: self.now,
-            tick: self.clock.count(),
-        };
+        let context = context!(self);
         let (mut wanting, mut victims) = (Vec::new(), Vec::new());
         for region in dirty {
             let Some(peer) = self.peers.get_mut(&region) else { continue };
+            // Whatever made it dirty, a peer that is new here is ticked from now on.
+            if !peer.is_asleep() && peer.mark_ticked() {
+                self.sleepers.rouse(region);
+            }
             peer.turn(&context, &mut out);
             victims.extend(peer.take_victims().into_iter().map(|victim| (victim, region)));
             if peer.wants_snapshot() {
@@ -70,7 +69,10 @@ impl Store {
         if wanting.is_empty() {
             return;
         }
-        let open: usize = self.peers.values_mut().map(|peer| peer.snapshots_open()).sum();
+        // Nobody sleeps over an order.
+        let awake = self.sleepers.awake().iter();
+        let open = |region| self.peers.get_mut(region).map_or(0, |peer| peer.snapshots_open());
+        let open: usize = awake.map(open).sum();
         let used = open + self.sending.len() + out.turn.snapshots.len();
         let mut left = self.config.snapshot_sends_max.saturating_sub(used);
         for region in wanting {

@@ -77,7 +77,10 @@ fn a_store_that_leaves_hands_its_leads_over() {
 
 #[test]
 fn a_new_leader_reports_at_once_and_then_now_and_then() {
-    let mut cluster = Cluster::led_by_with(1, |config| config.region_heartbeat_ticks = 50);
+    let mut cluster = Cluster::led_by_with(1, |config| {
+        config.region_heartbeat_ticks = 50;
+        config.hibernate_ticks = 0;
+    });
     assert!(!cluster.node(1).seen.heartbeats.is_empty());
     cluster.node(1).seen.heartbeats.clear();
     cluster.isolate(3);

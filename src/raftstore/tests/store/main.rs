@@ -7,6 +7,7 @@ mod cluster;
 mod consistency;
 mod creation;
 mod faults;
+mod hibernate;
 mod hostile;
 mod leads;
 mod many;

@@ -32,6 +32,7 @@ impl Cluster {
         let mut cluster = Cluster::of(count, members, |config| {
             config.stale_check_ticks = 30;
             config.region_heartbeat_ticks = 10;
+            config.sleeping_heartbeat_ticks = 10;
         });
         cluster.until_led();
         cluster.move_lead_of(ID, members[0]);
