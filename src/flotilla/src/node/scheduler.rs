@@ -62,11 +62,6 @@ impl Process for Scheduler {
             purpose: "Milliseconds of silence after which the peers of a store are replaced",
         },
         Setting {
-            name: "max_store_down_ms",
-            default: "600000",
-            purpose: "Milliseconds of silence after which the peers of a store are replaced",
-        },
-        Setting {
             name: "cluster_id_seed",
             default: "",
             purpose: "A number that decides the id of a new cluster, for tests; unset: random",
