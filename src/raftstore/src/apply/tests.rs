@@ -17,6 +17,7 @@ use crate::error::RegionError;
 use crate::keys::{self, Key, RawCf};
 use crate::reply::Reply;
 
+mod life;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;
@@ -114,6 +115,13 @@ impl Bench {
     fn one(&mut self, request: Request) -> WriteResult {
         let outcome = self.write(vec![request]).pop().expect("one reply");
         outcome.expect("no region error")
+    }
+
+    /// Writes past the applier, as another region would.
+    fn put_raw(&self, key: &str, value: &'static str) {
+        let mut batch = WriteBatch::new();
+        batch.put(Cf::Raw, keys::raw(RawCf::Default, key.as_bytes()), value);
+        self.engine.write(&batch).expect("write");
     }
 
     fn get(&self, key: &str) -> Option<String> {

@@ -77,7 +77,7 @@ fn one_that_is_not_wanted_before_its_snapshot_ends_too() {
 }
 
 /// A heartbeat of region 9 to a store that does not hold it.
-fn first_heartbeat(from: u64, to: u64, range: [&str; 2]) -> RaftMessage {
+pub(crate) fn first_heartbeat(from: u64, to: u64, range: [&str; 2]) -> RaftMessage {
     let peer = |store: u64| metapb::Peer { id: store + 90, store_id: store, ..Default::default() };
     RaftMessage {
         region_id: 9,
@@ -97,7 +97,7 @@ fn first_heartbeat(from: u64, to: u64, range: [&str; 2]) -> RaftMessage {
     }
 }
 
-fn creates(cluster: &mut Cluster, message: RaftMessage) -> bool {
+pub(crate) fn creates(cluster: &mut Cluster, message: RaftMessage) -> bool {
     let store = message.to_peer.unwrap().store_id;
     cluster.send(store, StoreMsg::Raft(message));
     cluster.settle();

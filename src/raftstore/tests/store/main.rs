@@ -3,6 +3,7 @@
 //! wrong at random; here each fault is staged.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod absorbed;
 mod cluster;
 mod consistency;
 mod creation;
@@ -15,6 +16,8 @@ mod members;
 mod merges;
 #[cfg(feature = "planted")]
 mod planted;
+#[cfg(feature = "planted")]
+mod planted_members;
 mod reads;
 mod regions;
 mod removal;
