@@ -118,7 +118,11 @@ impl Applier {
                     turn.snapshots.extend(self.snapshot(region, to)?);
                 }
                 ApplyTask::Create { region, peer } => lives.push(self.create(region, peer)?),
-                ApplyTask::Destroy { region, peer } => lives.push(self.destroy(region, peer)?),
+                ApplyTask::Destroy { region, peer } => {
+                    // What its last entries mean to other regions must be told all the same.
+                    lives.extend(self.result(region.id.into()));
+                    lives.push(self.destroy(region, peer)?);
+                }
             }
             for region in self.resume(&mut turn)? {
                 advanced.insert(region);
@@ -270,6 +274,10 @@ impl Applier {
     /// The frozen state of a region; everything executed has been written. Nothing for a region that is gone.
     fn snapshot(&self, region: RegionId, to: PeerId) -> Result<Option<SnapshotReady>, ApplyError> {
         let Some(apply) = self.regions.get(&region) else { return Ok(None) };
+        // Whoever installed it would not know that it is frozen.
+        if apply.merging.is_some() {
+            return Ok(None);
+        }
         let engine = self.engine.snapshot();
         if is_overtaken(region, engine.as_ref(), apply.state)? {
             return Ok(None);

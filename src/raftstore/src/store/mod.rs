@@ -263,8 +263,13 @@ impl Store {
                 }
                 _ => {}
             }
-            let effects = self.with_peer(region, |peer, context| peer.on_applied(result, context));
-            for effect in effects.into_iter().flatten() {
+            let for_store = if self.peers.contains_key(&region) {
+                self.with_peer(region, |peer, context| peer.on_applied(result, context))
+            } else {
+                // It is on its way out; what its last entries mean to other regions holds.
+                Some(result.effects)
+            };
+            for effect in for_store.into_iter().flatten() {
                 self.on_effect(region, effect);
             }
         }

@@ -14,6 +14,7 @@ mod leads;
 mod many;
 mod members;
 mod merges;
+mod parts;
 #[cfg(feature = "planted")]
 mod planted;
 #[cfg(feature = "planted")]
