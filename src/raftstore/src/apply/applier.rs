@@ -120,7 +120,8 @@ impl Applier {
                 ApplyTask::Create { region, peer } => lives.push(self.create(region, peer)?),
                 ApplyTask::Destroy { region, peer } => {
                     // What its last entries mean to other regions must be told all the same.
-                    lives.extend(self.result(region.id.into()));
+                    let last_words = self.result(region.id.into());
+                    lives.extend(last_words.filter(ApplyResult::concerns_others));
                     lives.push(self.destroy(region, peer)?);
                 }
             }

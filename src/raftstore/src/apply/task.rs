@@ -141,6 +141,13 @@ impl SubAssign for Growth {
 }
 
 impl ApplyResult {
+    /// Whether it tells of regions that came to be, or went.
+    pub(super) fn concerns_others(&self) -> bool {
+        let others =
+            |effect: &Effect| matches!(effect, Effect::Split { .. } | Effect::Merged { .. });
+        self.effects.iter().any(others)
+    }
+
     /// The beginning or the end of a region's life on this store.
     pub(super) fn of_life(region: RegionId, effect: Effect) -> ApplyResult {
         let effects = vec![effect];
