@@ -155,7 +155,10 @@ impl Applier {
         let sessions = Sessions::load(id, stored.as_ref())??;
         let mut apply = RegionApply::new(region, peer, state, sessions);
         let record = RegionRecord::read(stored.as_ref(), id)?;
-        apply.merging = record.and_then(|record| record.merging);
+        if let Some(record) = record {
+            apply.merging = record.merging;
+            apply.snapshot_epoch = record.snapshot_epoch;
+        }
         // What was held back for what was known before is part of the new state, or will be handed over again.
         self.blocked.remove(&id);
         self.taken_over.remove(&id);

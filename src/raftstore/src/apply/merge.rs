@@ -8,9 +8,12 @@
 //! 1. A target takes a source over only at the epoch that the source expects, and only once the source has applied its
 //!    `PrepareMerge` *on this store*: until then the target's entries wait here ([`Blocked`]).
 //! 2. The source's end, the target's range, sessions and position are one batch.
-//! 3. `PrepareMerge` raises the source's version [`MERGE_VERSION_GAP`] above both regions'. A target that took the source over has
-//!    a later version than that, for ever; so one with an earlier version has not, however its state came here. Together
-//!    with an epoch other than the expected one that proves that it never will: only then is the merge rolled back (M15).
+//! 3. A merge is rolled back only when it is proved that the target has another epoch than the expected one, so never will
+//!    take the source over, *and* has not done so before (M15). Either proof will do:
+//!    - This store applied the change of the target's epoch from the log: the source would have gone with it. (The records
+//!      tell what came by a snapshot instead.)
+//!    - The target's version is not above the source's, which `PrepareMerge` raised [`MERGE_VERSION_GAP`] above both: a target
+//!      that took the source over has a later version for ever.
 //! 4. While it is frozen, the source's state hash stands still: how far its log goes beyond `PrepareMerge` differs between
 //!    its peers when they are taken over, what is merged must not.
 
@@ -129,7 +132,8 @@ impl RegionApply {
     fn end(&self, context: &mut Context<'_>) {
         let (id, region) = (self.id(), self.region().clone());
         let peer = region.peers.iter().find(|peer| peer.id == self.peer.get()).copied();
-        let record = RegionRecord::tombstone(region, peer, None);
+        let mut record = RegionRecord::tombstone(region, peer, None);
+        record.snapshot_epoch = self.snapshot_epoch;
         let batch = &mut *context.batch;
         batch.put_local(Key::RegionState(id).encode(), record.encode().to_vec());
         batch.delete_local(Key::ApplyState(id).encode());

@@ -76,6 +76,8 @@ pub(super) struct RegionApply {
     pub(super) peer: PeerId,
     /// The entry that removed this store's peer, if one has.
     pub(super) removed_at: Option<(LogIndex, Term)>,
+    /// As in the region's record.
+    pub(super) snapshot_epoch: Option<metapb::RegionEpoch>,
     pub(super) state: ApplyState,
     pub(super) sessions: Sessions,
     /// Present while it waits to be taken over.
@@ -104,6 +106,7 @@ impl RegionApply {
             siblings: Vec::new(),
             peer,
             removed_at: None,
+            snapshot_epoch: None,
             state,
             sessions,
             merging: None,
@@ -138,6 +141,7 @@ impl RegionApply {
         let me = me.unwrap_or_else(|| metapb::Peer { id: self.peer.get(), ..Default::default() });
         let mut record = RegionRecord::normal(region.clone(), Some(me));
         record.removed_at = self.removed_at;
+        record.snapshot_epoch = self.snapshot_epoch;
         if let Some(merging) = &self.merging {
             record.state = PeerState::Merging;
             record.merging = Some(merging.clone());

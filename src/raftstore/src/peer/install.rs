@@ -229,6 +229,7 @@ impl Peer {
         };
         self.applied_index = meta.index;
         self.applied_term = meta.term;
+        self.snapshot_epoch = meta.region.region_epoch;
         self.state_hash = meta.state_hash;
         let (region, peer) = (meta.region.clone(), self.peer_id());
         self.registering = true;

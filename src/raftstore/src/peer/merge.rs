@@ -15,6 +15,7 @@ use proto::metapb::{self, PeerRole};
 use raft::{EntryKind, LogIndex, ProgressState, Term};
 
 use super::order::refused;
+use super::records::has_passed;
 use super::{Context, Peer};
 use crate::apply::{Effect, Merging};
 use crate::command::Command;
@@ -38,6 +39,11 @@ impl Peer {
     /// The tick at which this store learned of it.
     pub(crate) fn merging_since(&self) -> u64 {
         self.merging_since
+    }
+
+    /// Whether this store has seen the region pass on from `epoch`, change by change, from its log.
+    pub(crate) fn has_passed(&self, epoch: metapb::RegionEpoch) -> bool {
+        has_passed(&self.region, self.snapshot_epoch, epoch)
     }
 
     /// The region that takes this one over, if that is decided or may be: the command for it stands in the log, applied or

@@ -115,6 +115,8 @@ pub(crate) struct Peer {
     /// Present while the region waits to be taken over.
     merging: Option<Merging>,
     merging_since: u64,
+    /// The region's epoch when its state last came by a snapshot; see [`records::RegionRecord`].
+    snapshot_epoch: Option<metapb::RegionEpoch>,
 
     handed_index: LogIndex,
     applied_index: LogIndex,

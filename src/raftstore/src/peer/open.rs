@@ -58,7 +58,7 @@ impl Peer {
         engine: Arc<dyn Engine>,
         config: &Config,
     ) -> Result<Peer, PeerOpenError> {
-        let RegionRecord { region, peer, merging, .. } = record;
+        let RegionRecord { region, peer, merging, snapshot_epoch, .. } = record;
         let peer = peer.unwrap_or_default();
         if region.peers.is_empty() {
             return Peer::open_uninitialized(region, peer, engine, config);
@@ -83,6 +83,7 @@ impl Peer {
         )?;
         let mut peer = Peer::new(region, me, storage, state, config)?;
         peer.merging = merging;
+        peer.snapshot_epoch = snapshot_epoch;
         peer.tasks.push(peer.register(state));
         Ok(peer)
     }
@@ -159,6 +160,7 @@ impl Peer {
             boundary_index: LogIndex(0),
             merging: None,
             merging_since: 0,
+            snapshot_epoch: None,
             handed_index: state.applied_index,
             applied_index: state.applied_index,
             applied_term: state.applied_term,

@@ -60,12 +60,26 @@ pub(crate) struct RegionRecord {
     pub(crate) merging: Option<Merging>,
     /// The entry that removed this store's peer, if that was applied.
     pub(crate) removed_at: Option<(LogIndex, Term)>,
+    /// The region's epoch when its state last came by a snapshot: all changes since were applied from the log. `None` if all
+    /// were.
+    pub(crate) snapshot_epoch: Option<metapb::RegionEpoch>,
 }
+
+/// Later than any: of a region whose history is not known.
+const UNKNOWN_HISTORY: metapb::RegionEpoch =
+    metapb::RegionEpoch { conf_ver: u64::MAX, version: u64::MAX };
 
 impl RegionRecord {
     /// A region that serves, or would.
     pub(crate) fn normal(region: metapb::Region, peer: Option<metapb::Peer>) -> RegionRecord {
-        RegionRecord { region, state: PeerState::Normal, peer, merging: None, removed_at: None }
+        RegionRecord {
+            region,
+            state: PeerState::Normal,
+            peer,
+            merging: None,
+            removed_at: None,
+            snapshot_epoch: None,
+        }
     }
 
     /// A destroyed peer.
@@ -74,8 +88,17 @@ impl RegionRecord {
         peer: Option<metapb::Peer>,
         removed_at: Option<(LogIndex, Term)>,
     ) -> RegionRecord {
-        let state = PeerState::Tombstone;
-        RegionRecord { region, state, peer, merging: None, removed_at }
+        RegionRecord {
+            state: PeerState::Tombstone,
+            removed_at,
+            snapshot_epoch: Some(UNKNOWN_HISTORY),
+            ..RegionRecord::normal(region, peer)
+        }
+    }
+
+    /// Whether this store has seen the region pass on from `epoch`, change by change, from its log.
+    pub(crate) fn has_passed(&self, epoch: metapb::RegionEpoch) -> bool {
+        has_passed(&self.region, self.snapshot_epoch, epoch)
     }
 
     /// Whether the peer waits for its first snapshot.
@@ -101,6 +124,7 @@ impl RegionRecord {
             merging,
             removed_index: removed_index.0,
             removed_term: removed_term.0,
+            snapshot_epoch: self.snapshot_epoch,
         }
     }
 
@@ -122,7 +146,8 @@ impl RegionRecord {
         };
         let removed_at = (LogIndex(record.removed_index), Term(record.removed_term));
         let removed_at = (removed_at.0 != LogIndex(0)).then_some(removed_at);
-        Ok(RegionRecord { region: found, state, peer: record.peer, merging, removed_at })
+        let (peer, snapshot_epoch) = (record.peer, record.snapshot_epoch);
+        Ok(RegionRecord { region: found, state, peer, merging, removed_at, snapshot_epoch })
     }
 
     /// The record of `region`, if there is one.
@@ -133,6 +158,24 @@ impl RegionRecord {
         let stored = engine.get(Cf::Raft, &Key::RegionState(region).encode())?;
         Ok(stored.map(|bytes| RegionRecord::decode(region, bytes)).transpose()?)
     }
+}
+
+/// Whether `epoch` is past `other`. Both numbers only grow, so one that is behind in either has not been there yet.
+pub(crate) fn is_past(epoch: metapb::RegionEpoch, other: metapb::RegionEpoch) -> bool {
+    epoch.version > other.version || epoch.conf_ver > other.conf_ver
+}
+
+/// Whether `region`, whose state last came by a snapshot at `since`, is past `epoch`, and became so by what was applied from
+/// its log here.
+pub(crate) fn has_passed(
+    region: &metapb::Region,
+    since: Option<metapb::RegionEpoch>,
+    epoch: metapb::RegionEpoch,
+) -> bool {
+    let since = since.unwrap_or_default();
+    is_past(region.region_epoch.unwrap_or_default(), epoch)
+        && since.version <= epoch.version
+        && since.conf_ver <= epoch.conf_ver
 }
 
 pub(crate) fn read_hard_state(

@@ -152,7 +152,8 @@ pub fn install(
         next = following;
     }
 
-    let record = RegionRecord::normal(meta.region.clone(), Some(install.peer));
+    let mut record = RegionRecord::normal(meta.region.clone(), Some(install.peer));
+    record.snapshot_epoch = meta.region.region_epoch;
     batch.put(Cf::Raft, Key::RegionState(region).encode(), record.encode());
     batch.put(Cf::Raft, Key::ApplyState(region).encode(), state.encode());
     batch.delete(Cf::Raft, Key::PendingSnapshot(region).encode());

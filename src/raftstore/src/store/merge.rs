@@ -5,14 +5,15 @@
 //! - Every peer has its last entry, and the target is led here, too → the target proposes `CommitMerge`.
 //! - The target is led elsewhere → the source's lead goes there. (The source stands still; the target serves.)
 //! - It takes too long → the target proposes `AbandonMerge`, which gives it another epoch.
-//! - The target, as applied here, has another epoch than the source expects, and has not taken it over → the source
-//!   proposes `RollbackMerge`. Nothing else ever does (M15).
+//! - It is certain that the target has another epoch than the source expects, and has not taken it over → the source
+//!   proposes `RollbackMerge`. Nothing else ever does (M15). What is certain: see `apply::merge`.
 //!
 //! On a store whose target is asked to take over a source that is not as far, the source learns what is committed in its
 //! log: the target's command says so, and the entry is here, because every peer had it before the command was proposed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
 use proto::metapb;
 use raft::{LogIndex, Term};
@@ -21,7 +22,8 @@ use super::Store;
 use crate::apply::{Effect, Merging};
 use crate::command::{Command, Epoch};
 use crate::error::RegionError;
-use crate::peer::refused;
+use crate::peer::records::{RegionRecord, is_past};
+use crate::peer::{Peer, refused};
 use crate::planted::{Bug, planted};
 
 /// The merges that this store takes part in.
@@ -121,21 +123,19 @@ impl Store {
         let waited = self.clock.count().saturating_sub(source.merging_since());
         let timeout = u64::from(self.config.merge_timeout_ticks);
         let ready = source.all_have(merging.index);
-        let target_id = RegionId::from(merging.target.id);
-        let Some(target) = self.peers.get(&target_id) else {
-            // What became of the target cannot be seen from here.
-            return self.pass_lead_on(id, waited);
-        };
-        let expected = Epoch::from(&merging.target.region_epoch.unwrap_or_default());
+        let epoch = merging.target.region_epoch.unwrap_or_default();
         let rash = planted(Bug::RollbackUncertain) && waited >= timeout;
-        if target.epoch() != expected || rash {
-            if target.epoch().version <= source.epoch().version || rash {
-                self.with_peer(id, |peer, context| peer.propose_rollback(context));
-            } else {
-                self.pass_lead_on(id, waited);
-            }
+        if self.is_refused_by_target(source, &merging) || rash {
+            self.with_peer(id, |peer, context| peer.propose_rollback(context));
             return;
         }
+        let target = self.peers.get(&RegionId::from(merging.target.id));
+        let Some(target) = target.filter(|target| target.region().region_epoch == Some(epoch))
+        else {
+            // What became of the target cannot be told for certain from here.
+            return self.pass_lead_on(id, waited);
+        };
+        let expected = Epoch::from(&epoch);
         // One that is ready is worth some more patience, for the leads to meet.
         let give_up = waited >= if ready { 4 * timeout } else { timeout };
         if !ready && !give_up {
@@ -146,6 +146,25 @@ impl Store {
         } else if let Some(store) = target.leader_store() {
             self.with_peer(id, |peer, context| peer.hand_lead_to(store, context));
         }
+    }
+
+    /// Whether it is certain that the target has not taken `source` over, and never will.
+    fn is_refused_by_target(&self, source: &Peer, merging: &Merging) -> bool {
+        let expected = merging.target.region_epoch.unwrap_or_default();
+        let id = RegionId::from(merging.target.id);
+        let past_unmerged = |target: &metapb::Region| {
+            let epoch = target.region_epoch.unwrap_or_default();
+            is_past(epoch, expected) && epoch.version <= source.epoch().version
+        };
+        if let Some(target) = self.peers.get(&id) {
+            return target.has_passed(expected) || past_unmerged(target.region());
+        }
+        // It may have been merged into a third one.
+        let record = RegionRecord::read(self.engine.snapshot().as_ref(), id);
+        record.ok().flatten().is_some_and(|target| {
+            target.state == PeerState::Tombstone
+                && (target.has_passed(expected) || past_unmerged(&target.region))
+        })
     }
 
     /// Both leads are here: the target's log decides.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod absorbed;
+mod boundaries;
 mod cluster;
 mod consistency;
 mod creation;

@@ -52,7 +52,31 @@ impl Cluster {
             }
             self.tick(1);
         }
-        panic!("{what} did not happen");
+        panic!("{what} did not happen: {}", self.summary());
+    }
+
+    /// Every peer in a line, for the reader of a failed test.
+    fn summary(&self) -> String {
+        let mut lines = String::new();
+        for store in self.stores() {
+            for status in self.regions(store) {
+                let RegionStatus { region, raft, applied_index, merging, .. } = status;
+                let epoch = region.region_epoch.unwrap_or_default();
+                lines += &format!(
+                    "\nstore {store} region {} {epoch:?} [{:?}, {:?}) {:?} term {} leader {:?} \
+                     applied {applied_index} commit {} last {} merging {merging}",
+                    region.id,
+                    region.start_key,
+                    region.end_key,
+                    raft.role,
+                    raft.term,
+                    raft.leader,
+                    raft.commit,
+                    raft.last_index,
+                );
+            }
+        }
+        lines
     }
 
     /// Lets time pass until every region that anybody knows has a leader that serves.
@@ -89,12 +113,16 @@ impl Cluster {
 
     /// The region that holds a key, by those who lead.
     pub(crate) fn region_with(&self, key: &str) -> metapb::Region {
+        self.try_region_with(key).expect("somebody leads the key's region")
+    }
+
+    pub(crate) fn try_region_with(&self, key: &str) -> Option<metapb::Region> {
         let statuses = self.stores().flat_map(|store| self.regions(store));
         let mut holders = statuses.filter(|status| {
             status.raft.role == raft::Role::Leader && contains(&status.region, key)
         });
         let newest = holders.by_ref().max_by_key(|s| s.region.region_epoch.map(|e| e.version));
-        metapb::Region::clone(&newest.expect("somebody leads the key's region").region)
+        newest.map(|status| metapb::Region::clone(&status.region))
     }
 
     /// Writes wherever the key lives.
