@@ -66,6 +66,11 @@ pub struct StoreStatus {
 }
 
 impl Store {
+    /// How many peers sleep.
+    pub fn sleepers(&self) -> usize {
+        self.sleepers.asleep_count()
+    }
+
     /// The store's state.
     pub fn status(&self) -> StoreStatus {
         StoreStatus {

@@ -8,6 +8,7 @@ mod boundaries;
 mod cluster;
 mod consistency;
 mod creation;
+mod crowd;
 mod faults;
 mod hibernate;
 mod hostile;
