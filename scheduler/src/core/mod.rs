@@ -17,6 +17,8 @@ mod error;
 mod ids;
 mod life;
 mod loads;
+#[cfg(test)]
+mod model;
 mod operations;
 mod operator;
 mod operators;

@@ -72,6 +72,11 @@ impl Flow {
     pub(super) fn bytes(self) -> u64 {
         self.write_bytes + self.read_bytes
     }
+
+    /// Keys, of whichever direction.
+    pub(super) fn keys(self) -> u64 {
+        self.write_keys + self.read_keys
+    }
 }
 
 impl From<pdpb::RegionHeartbeatRequest> for RegionInfo {

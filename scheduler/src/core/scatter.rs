@@ -23,9 +23,11 @@ impl View<'_> {
             *peers.entry(store).or_default() += 1;
         }
         let mut leaders: BTreeMap<StoreId, i64> = peers.keys().map(|&store| (store, 0)).collect();
+        let mut goals: Vec<Goal> =
+            set.iter().map(|info| self.scattered(info, &mut peers, &mut leaders)).collect();
+        while self.even_out(&mut goals, &mut leaders) {}
         let mut plans = Vec::new();
-        for info in set {
-            let goal = self.scattered(info, &mut peers, &mut leaders);
+        for (info, goal) in set.iter().zip(goals) {
             let steps = builder::steps(info, &goal, fresh).unwrap_or_default();
             if steps.is_empty() {
                 continue;
@@ -72,6 +74,28 @@ impl View<'_> {
             *leaders.entry(leads).or_default() += 1;
         }
         goal
+    }
+
+    /// Gives one region a leader on a store that leads two fewer; false if there is none such.
+    fn even_out(&self, goals: &mut [Goal], leaders: &mut BTreeMap<StoreId, i64>) -> bool {
+        for goal in goals {
+            let Some(from) = goal.leader else { continue };
+            let Some(&to) = goal
+                .stores
+                .iter()
+                .filter(|store| self.fit(**store, false).is_ok())
+                .min_by_key(|store| (leaders[store], **store))
+            else {
+                continue;
+            };
+            if leaders[&from] - leaders[&to] >= 2 {
+                *leaders.entry(from).or_default() -= 1;
+                *leaders.entry(to).or_default() += 1;
+                goal.leader = Some(to);
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -115,7 +115,7 @@ impl Settings {
             replica_schedule_limit: 64,
             merge_schedule_limit: 4,
             store_operator_limit: 8,
-            region_max_bytes: 256 << 20,
+            region_max_bytes: 128 << 20,
             merge_max_bytes: 8 << 20,
             merge_max_keys: 80_000,
             split_merge_interval_ms: 600_000,

@@ -10,6 +10,12 @@ use super::placement::{View, stores_of};
 use super::regions::RegionInfo;
 use super::step::Step;
 
+/// Two regions with more reads and writes of keys per second than this are left apart: a store may have
+/// cut them for their load.
+const MERGED_KEYS_PER_S_MAX: u64 = 5000;
+/// A region whose range is younger than this is not cut by an operator.
+const SPLIT_PAUSE_MS: u64 = 60_000;
+
 impl View<'_> {
     /// A region that grew beyond its bounds although its store should have cut it.
     pub(super) fn check_large(&self, info: &RegionInfo) -> Option<Plan> {
@@ -42,9 +48,13 @@ impl View<'_> {
         let neighbours = self.tree.neighbours(info).into_iter().flatten();
         let targets = neighbours.filter(|target| {
             let together = target.approximate_size + info.approximate_size;
-            let pair = join(info, target).is_ok() && self.may_merge(target);
-            // What comes together must not be cut again at once.
-            pair && together <= settings.region_max_bytes / 2
+            let keys = target.approximate_keys + info.approximate_keys;
+            // What comes together must not be cut again at once, for its size or for its load.
+            join(info, target).is_ok()
+                && self.may_merge(target)
+                && together <= settings.region_max_bytes / 4
+                && keys <= settings.merge_max_keys.saturating_mul(4)
+                && target.flow.keys() + info.flow.keys() <= MERGED_KEYS_PER_S_MAX
         });
         // The same stores first, then the smaller one.
         let rank = |target: &&RegionInfo| {
@@ -97,9 +107,6 @@ impl View<'_> {
         })
     }
 }
-
-/// A region whose range is younger than this is not cut by an operator.
-const SPLIT_PAUSE_MS: u64 = 60_000;
 
 /// Whether two regions may become one at all; or why not.
 pub(super) fn join(source: &RegionInfo, target: &RegionInfo) -> Result<(), String> {

@@ -198,6 +198,8 @@ impl Step {
             return Some(told);
         }
         let changes = match self {
+            // It is there and gets its data.
+            Self::AddLearner(place) if place.find(info).is_some() => return None,
             Self::AddLearner(place) => vec![change(place, ConfChangeType::AddLearnerNode)],
             Self::Promote(place) => vec![change(place, ConfChangeType::AddNode)],
             Self::Enter { promote, demote } => {
