@@ -1,6 +1,7 @@
 //! What clients ask of the cluster, and what they learn.
 
 use bytes::Bytes;
+use proto::metapb;
 use raftstore::command::{Session, WriteResult};
 
 /// One question of a client. Keys of a scan may lie in several regions.
@@ -25,7 +26,7 @@ pub enum Call {
         /// Key.
         key: Bytes,
     },
-    /// Remove the keys of `[start, end)`, all in one region.
+    /// Remove the keys of `[start, end)`, region by region.
     DeleteRange {
         /// First key that goes.
         start: Bytes,
@@ -40,13 +41,6 @@ pub enum Call {
         value: Bytes,
         /// Names the request.
         session: Session,
-    },
-    /// Open the session of a client in the region of `key`.
-    OpenSession {
-        /// Any key of the region.
-        key: Bytes,
-        /// For whom.
-        client: raftstore::command::ClientId,
     },
     /// Read a key.
     Get {
@@ -74,7 +68,6 @@ impl Call {
             Call::Put { key, .. }
             | Call::Delete { key }
             | Call::Append { key, .. }
-            | Call::OpenSession { key, .. }
             | Call::Get { key } => key,
             Call::PutMany { pairs } => &pairs[0].0,
             Call::Scan { start, .. } | Call::DeleteRange { start, .. } => start,
@@ -86,11 +79,24 @@ impl Call {
         match self {
             Call::Put { session, .. } => session.is_some(),
             Call::PutMany { .. } | Call::Delete { .. } | Call::DeleteRange { .. } => false,
-            Call::Append { .. }
-            | Call::OpenSession { .. }
-            | Call::Get { .. }
-            | Call::Scan { .. } => true,
+            Call::Append { .. } | Call::Get { .. } | Call::Scan { .. } => true,
         }
+    }
+
+    /// The session it names.
+    pub fn session(&self) -> Option<Session> {
+        match self {
+            Call::Put { session, .. } => *session,
+            Call::Append { session, .. } => Some(*session),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be asked of this region, which holds its (next) key.
+    pub fn fits(&self, region: &metapb::Region) -> bool {
+        let Call::PutMany { pairs } = self else { return true };
+        let end = &region.end_key;
+        pairs.iter().all(|(key, _)| *key >= region.start_key && (end.is_empty() || key < end))
     }
 
     /// One word for the timeline.
@@ -102,7 +108,6 @@ impl Call {
             Call::Delete { .. } => "delete",
             Call::DeleteRange { .. } => "delete-range",
             Call::Append { .. } => "append",
-            Call::OpenSession { .. } => "open-session",
             Call::Get { .. } => "get",
             Call::Scan { .. } => "scan",
         }

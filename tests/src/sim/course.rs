@@ -48,7 +48,11 @@ pub struct GenericTest {
 pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
     let knobs = Knobs {
         stores,
+        spares: 0,
+        schedulers: 1,
+        replicas: stores,
         regions: 1,
+        groups: 1,
         tick: Nanos::millis(50),
         election_timeout_ticks: 10,
         heartbeat_interval_ticks: 2,
@@ -70,6 +74,14 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
         apply_mean: Nanos::micros(50),
         faults: Vec::new(),
         fault_interval: Nanos::secs(1),
+        operations: Vec::new(),
+        operation_interval: Nanos::secs(1),
+        region_max_bytes: 144 << 20,
+        hibernate_ticks: 0,
+        report_ticks: 2,
+        merge_timeout_ticks: 40,
+        balance: false,
+        merge_small: false,
         fault_phase: Nanos::ZERO,
     };
     let mut store_config = store_config(seed, &knobs);
@@ -353,7 +365,7 @@ impl Generic {
 /// No store's log holds more than twice `limit` applied entries.
 pub fn check_log_sizes(cluster: &Cluster, limit: u64) -> Result<(), Broken> {
     for store in 0..cluster.knobs().stores {
-        let apply = cluster.view(store, 0).apply;
+        let apply = cluster.view(store, cluster.region_at(0)).apply;
         let held = apply.applied_index.0 - apply.truncated_index.0;
         if held > 2 * limit {
             let what = format!("store {} holds {held} applied entries in its log", store + 1);

@@ -1,14 +1,17 @@
 //! What can happen at one instant of a run.
 
 use super::faults::Fault;
+use super::scheduler::{Advice, Consult};
 use bytes::Bytes;
 use proto::flotillapb::snapshot_chunk::Part;
 use proto::ids::{PeerId, RegionId};
+use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
 use raftstore::ReadPermit;
+use raftstore::apply::HashTask;
 use raftstore::command::{Request, WriteResult};
 use raftstore::error::RegionError;
-use raftstore::msg::RequestHeader;
+use raftstore::msg::{RequestHeader, SplitCheck};
 use raftstore::snapshot::SnapshotInstall;
 
 /// An event of the queue.
@@ -50,6 +53,8 @@ pub enum Event {
     Fault(Fault),
     /// The nemesis draws its next fault.
     Strike,
+    /// The steward draws its next operation.
+    Operate,
 }
 
 /// Something that reaches a store's process.
@@ -77,6 +82,20 @@ pub enum StoreEvent {
     Install(Box<SnapshotInstall>),
     /// Another store could not be reached.
     Unreachable(usize),
+    /// The scanner looks how large a region is.
+    Measure(Box<SplitCheck>),
+    /// The scanner computes the hash of a region.
+    Hash(Box<HashTask>),
+    /// The store tells the scheduler that it lives.
+    Heartbeat,
+    /// The scheduler answers a store.
+    Advice(Box<Advice>),
+    /// Somebody asks a node of the scheduler's.
+    Consult(Box<Consult>),
+    /// A node of the scheduler's looks around.
+    BrainTick,
+    /// A node of the scheduler's goes on thinking.
+    Think,
 }
 
 impl StoreEvent {
@@ -94,6 +113,13 @@ impl StoreEvent {
             StoreEvent::SnapshotSent(..) => 9,
             StoreEvent::Install(_) => 10,
             StoreEvent::Unreachable(_) => 11,
+            StoreEvent::Heartbeat => 12,
+            StoreEvent::Advice(_) => 13,
+            StoreEvent::Consult(_) => 14,
+            StoreEvent::BrainTick => 15,
+            StoreEvent::Think => 16,
+            StoreEvent::Measure(_) => 17,
+            StoreEvent::Hash(_) => 18,
         }
     }
 }
@@ -133,6 +159,14 @@ pub enum Answer {
     Value(Option<Bytes>),
     /// A range holds this.
     Pairs(Vec<(Bytes, Bytes)>),
+    /// The scheduler knows this region and leader.
+    Located(Option<Box<(metapb::Region, Option<metapb::Peer>)>>),
+    /// The first of the ids asked for.
+    Ids(u64),
+    /// The last of so many timestamps.
+    Timestamps(u64, u32),
+    /// Another node of the scheduler's leads, perhaps this one.
+    NotLeading(Option<usize>),
     /// The store refuses.
     Error(RegionError),
     /// Nobody listens there.

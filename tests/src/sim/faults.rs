@@ -56,11 +56,19 @@ pub enum FaultKind {
     Usurp,
     /// The leader's disk is slow and the leader is cut off; it is back, deposed, before what it wrote is durable.
     SlowLeader,
+    /// The scheduler's leading node loses power.
+    CrashNode,
+    /// The scheduler's leading node stops, its clock does not.
+    PauseNode,
+    /// The scheduler's leading node is cut off, from the other nodes, from the stores, or from both.
+    IsolateNode,
+    /// The wall clock of the scheduler's leading node jumps.
+    ClockJump,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [FaultKind; 22] = [
+    pub const ALL: [FaultKind; 26] = [
         FaultKind::Isolate,
         FaultKind::Split,
         FaultKind::OneWay,
@@ -83,6 +91,10 @@ impl FaultKind {
         FaultKind::TransferIsolate,
         FaultKind::Usurp,
         FaultKind::SlowLeader,
+        FaultKind::CrashNode,
+        FaultKind::PauseNode,
+        FaultKind::IsolateNode,
+        FaultKind::ClockJump,
     ];
 }
 
@@ -125,9 +137,11 @@ pub enum Fault {
     /// Tell the store to hand its leads away.
     Drain(usize),
     /// Ask the leader of the region to hand over to the peer on this store.
-    Transfer(usize, usize),
+    Transfer(u64, usize),
     /// Crash whoever leads the region by then, and start it again after a span.
-    CrashLeader(usize, Nanos),
+    CrashLeader(u64, Nanos),
+    /// Set the wall clock of a node forward or back, in milliseconds.
+    Jump(usize, i64),
 }
 
 impl Fault {
@@ -143,6 +157,7 @@ impl Fault {
             | Fault::FailWrite(_)
             | Fault::FailFile(_)
             | Fault::Drain(_)
+            | Fault::Jump(..)
             | Fault::CrashLeader(..) => true,
             Fault::Mend(_)
             | Fault::Restart(_)
@@ -158,10 +173,22 @@ impl Fault {
 pub struct View {
     /// Number of stores.
     pub stores: usize,
-    /// The store that leads each region, if one says so.
-    pub leaders: Vec<Option<usize>>,
+    /// The living regions, each with the store that leads it, if one says so.
+    pub leaders: Vec<(u64, Option<usize>)>,
     /// The election timeout.
     pub election: Nanos,
+    /// The scheduler's nodes.
+    pub nodes: std::ops::Range<usize>,
+    /// Which of them leads.
+    pub node_leader: Option<usize>,
+}
+
+impl View {
+    /// A region that `store` leads, or any.
+    fn led_by(&self, store: usize) -> u64 {
+        let led = self.leaders.iter().find(|(_, leader)| *leader == Some(store));
+        led.or(self.leaders.first()).map_or(0, |(region, _)| *region)
+    }
 }
 
 /// How often each kind was injected.
@@ -203,13 +230,17 @@ impl Nemesis {
         (!self.kinds.is_empty()).then(|| self.rng.around(self.interval))
     }
 
-    /// The next fault and its end: what to do, and how long from now.
-    pub fn strike(&mut self, view: &View) -> Vec<(Nanos, Fault)> {
+    /// The next fault and its end: its kind, what to do, and how long from now.
+    pub fn strike(&mut self, view: &View) -> Option<(FaultKind, Vec<(Nanos, Fault)>)> {
         if self.kinds.is_empty() {
-            return Vec::new();
+            return None;
         }
         let kind = *self.rng.pick(&self.kinds);
         *self.counts.entry(kind).or_default() += 1;
+        Some((kind, self.plan(kind, view)))
+    }
+
+    fn plan(&mut self, kind: FaultKind, view: &View) -> Vec<(Nanos, Fault)> {
         let span = self.draw_span(view);
         let store = self.rng.below(view.stores as u64) as usize;
         let leader = self.a_leader(view);
@@ -241,7 +272,7 @@ impl Nemesis {
                 (span.times(2), Fault::Restart(leader)),
             ],
             FaultKind::Transfer => {
-                let region = self.rng.below(view.leaders.len() as u64) as usize;
+                let region = self.rng.pick(&view.leaders).0;
                 vec![(Nanos::ZERO, Fault::Transfer(region, store))]
             }
             FaultKind::Desert => self.desert(view, leader),
@@ -249,6 +280,17 @@ impl Nemesis {
             FaultKind::TransferIsolate => self.transfer_isolate(view, leader, store),
             FaultKind::Usurp => self.usurp(view, leader),
             FaultKind::SlowLeader => self.slow_leader(view, leader),
+            FaultKind::CrashNode => {
+                let node = self.a_node(view);
+                self.crash(node, span)
+            }
+            FaultKind::PauseNode => pause(self.a_node(view), span),
+            FaultKind::IsolateNode => self.isolate_node(view, span),
+            FaultKind::ClockJump => {
+                let size = *self.rng.pick(&[50, 5_000, 3_600_000]);
+                let jump = if self.rng.chance(500) { size } else { -size };
+                vec![(Nanos::ZERO, Fault::Jump(self.a_node(view), jump))]
+            }
         }
     }
 
@@ -264,7 +306,7 @@ impl Nemesis {
 
     /// Mostly a store that leads a region, otherwise any.
     fn a_leader(&mut self, view: &View) -> usize {
-        let leaders: Vec<usize> = view.leaders.iter().copied().flatten().collect();
+        let leaders: Vec<usize> = view.leaders.iter().filter_map(|(_, store)| *store).collect();
         if leaders.is_empty() || self.rng.chance(150) {
             return self.rng.below(view.stores as u64) as usize;
         }
@@ -274,6 +316,23 @@ impl Nemesis {
     fn isolate(&mut self, view: &View, store: usize, span: Nanos) -> Vec<(Nanos, Fault)> {
         let others = (0..view.stores).filter(|other| *other != store);
         cut(others.flat_map(|other| [(store, other), (other, store)]).collect(), span)
+    }
+
+    /// Mostly the scheduler's leading node.
+    fn a_node(&mut self, view: &View) -> usize {
+        let any = view.nodes.start + self.rng.below(view.nodes.len().max(1) as u64) as usize;
+        view.node_leader.filter(|_| !self.rng.chance(150)).unwrap_or(any)
+    }
+
+    fn isolate_node(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
+        let node = self.a_node(view);
+        let others = match self.rng.below(3) {
+            0 => view.nodes.clone(),
+            1 => 0..view.nodes.start,
+            _ => 0..view.nodes.end,
+        };
+        let others = others.filter(|other| *other != node);
+        cut(others.flat_map(|other| [(node, other), (other, node)]).collect(), span)
     }
 
     fn split(&mut self, view: &View, span: Nanos) -> Vec<(Nanos, Fault)> {
@@ -367,7 +426,7 @@ impl Nemesis {
     }
 
     fn transfer_isolate(&mut self, view: &View, leader: usize, to: usize) -> Vec<(Nanos, Fault)> {
-        let region = view.leaders.iter().position(|store| *store == Some(leader)).unwrap_or(0);
+        let region = view.led_by(leader);
         let others = (0..view.stores).filter(|other| *other != leader);
         let links: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
         let begin = self.rng.span(Nanos::micros(50), Nanos::millis(5));
@@ -394,7 +453,7 @@ impl Nemesis {
     }
 
     fn usurp(&mut self, view: &View, leader: usize) -> Vec<(Nanos, Fault)> {
-        let region = view.leaders.iter().position(|store| *store == Some(leader)).unwrap_or(0);
+        let region = view.led_by(leader);
         let others = (0..view.stores).filter(|other| *other != leader);
         let links: Vec<_> = others.flat_map(|other| [(leader, other), (other, leader)]).collect();
         let settled = self.elections(view, 15, 35);

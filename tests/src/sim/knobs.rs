@@ -3,6 +3,7 @@
 
 use super::faults::FaultKind;
 use super::network::NetworkKnobs;
+use super::operations::OperationKind;
 use super::rng::{Rng, Stream};
 use super::time::Nanos;
 
@@ -37,10 +38,18 @@ impl DiskKnobs {
 /// Everything that makes one run differ from another, apart from the dice.
 #[derive(Clone, Debug)]
 pub struct Knobs {
-    /// Number of stores; each holds a peer of every region.
+    /// Number of stores at the beginning.
     pub stores: usize,
-    /// Number of regions.
+    /// Stores that may join later.
+    pub spares: usize,
+    /// Nodes of the scheduler.
+    pub schedulers: usize,
+    /// Peers of each region.
+    pub replicas: usize,
+    /// Number of regions at the beginning.
     pub regions: usize,
+    /// Number of groups of keys, at least as many.
+    pub groups: usize,
     /// Length of a tick on a clock without drift.
     pub tick: Nanos,
     /// Ticks without a leader before an election, at least.
@@ -83,6 +92,22 @@ pub struct Knobs {
     pub faults: Vec<FaultKind>,
     /// Mean time between two faults.
     pub fault_interval: Nanos,
+    /// Kinds of operations that may be ordered.
+    pub operations: Vec<OperationKind>,
+    /// Mean time between two operations.
+    pub operation_interval: Nanos,
+    /// Bytes above which a region is cut.
+    pub region_max_bytes: u64,
+    /// Ticks of idleness after which a region sleeps; 0 for never.
+    pub hibernate_ticks: u32,
+    /// Ticks between a leader's reports to the scheduler.
+    pub report_ticks: u32,
+    /// Ticks after which a merge that cannot be carried out is given up.
+    pub merge_timeout_ticks: u32,
+    /// Whether the scheduler balances.
+    pub balance: bool,
+    /// Whether the scheduler merges small regions.
+    pub merge_small: bool,
     /// Length of the phase with faults.
     pub fault_phase: Nanos,
 }
@@ -92,12 +117,18 @@ impl Knobs {
     pub fn draw(seed: u64) -> Knobs {
         let rng = &mut Rng::new(seed, Stream::Knobs);
         let stores = *rng.pick(&[1, 3, 3, 3, 3, 3, 4, 5, 5, 5]);
+        let replicas = if rng.chance(500) { stores } else { stores.min(3) };
+        let regions = *rng.pick(&[1, 1, 1, 2, 3]);
         let tick = Nanos::millis(*rng.pick(&[10, 20, 50]));
         let election_timeout_ticks = *rng.pick(&[5, 7, 10, 10, 20]);
         let election = tick.times(u64::from(election_timeout_ticks));
         Knobs {
             stores,
-            regions: *rng.pick(&[1, 1, 1, 2, 3]),
+            spares: *rng.pick(&[0, 0, 1, 2]),
+            schedulers: *rng.pick(&[1, 1, 3]),
+            replicas,
+            regions,
+            groups: rng.between(regions as u64, 4) as usize,
             tick,
             election_timeout_ticks,
             heartbeat_interval_ticks: *rng.pick(&[1, 1, 2]),
@@ -129,6 +160,14 @@ impl Knobs {
             ]),
             faults: draw_faults(rng),
             fault_interval: election.times(rng.between(1, 4)),
+            operations: draw_operations(rng),
+            operation_interval: election.times(rng.between(1, 6)),
+            region_max_bytes: *rng.pick(&[60, 300, 2_000, 1 << 20]),
+            hibernate_ticks: *rng.pick(&[0, 3, 5, 10, 20]),
+            report_ticks: *rng.pick(&[2, 5, 10, 20]),
+            merge_timeout_ticks: election_timeout_ticks * *rng.pick(&[2, 5, 10]),
+            balance: rng.chance(500),
+            merge_small: rng.chance(250),
             fault_phase: election.times(150).max(Nanos::secs(10)).min(Nanos::secs(60)),
         }
     }
@@ -161,6 +200,20 @@ fn draw_disk(rng: &mut Rng, election: Nanos) -> DiskKnobs {
         ]),
         stall_per_mille: *rng.pick(&[0, 0, 5, 20]),
         stall_max: election.times(2),
+    }
+}
+
+/// Most seeds get about half of the operations, some none.
+fn draw_operations(rng: &mut Rng) -> Vec<OperationKind> {
+    match rng.below(10) {
+        0 | 1 => Vec::new(),
+        2 => OperationKind::ALL.to_vec(),
+        3 => vec![OperationKind::Split, OperationKind::Merge, OperationKind::WishMerge],
+        _ => {
+            let mut drawn = OperationKind::ALL.to_vec();
+            drawn.retain(|_| rng.chance(500));
+            drawn
+        }
     }
 }
 

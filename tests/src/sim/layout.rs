@@ -1,21 +1,26 @@
-//! The regions of a simulated cluster and the keys its clients use. Regions do not move here.
+//! The first regions of a simulated cluster and the keys its clients use. Regions split, merge and move from there on.
 
 use super::record::KeyKind;
 use bytes::Bytes;
-use proto::ids::{PeerId, RegionId, StoreId};
+use proto::ids::StoreId;
 use proto::metapb;
 
-/// Where one region ends and the next begins; each region's keys start with a letter of its own.
-const BORDERS: [&[u8]; 2] = [b"g", b"p"];
-const LETTERS: [char; 3] = ['a', 'h', 'q'];
+/// Where one region may end and the next begin; the keys of each group start with a letter of its own.
+const BORDERS: [&[u8]; 3] = [b"g", b"p", b"t"];
+const LETTERS: [char; 4] = ['a', 'h', 'q', 'u'];
 
-/// Regions and keys.
+/// Groups of keys, at most.
+pub const GROUPS_MAX: usize = LETTERS.len();
+
+/// First regions and keys.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// In key order, covering every key.
+    /// The first regions in key order, covering every key.
     pub regions: Vec<metapb::Region>,
     /// Every key a client may use, ascending.
     pub keys: Vec<Bytes>,
+    /// Number of groups of keys.
+    pub groups: usize,
 }
 
 /// The store numbered `place`.
@@ -29,10 +34,15 @@ pub fn store_place(id: u64) -> usize {
 }
 
 impl Layout {
-    /// `regions` regions with a peer on each of `stores` stores, and `keys` keys of each kind in each region. Peer ids differ
-    /// from store ids, so that mixing them up shows.
-    pub fn new(stores: usize, regions: usize, keys: u64) -> Layout {
+    /// `regions` regions with a peer on each of `replicas` of `stores` stores, and `keys` keys of each kind in each of
+    /// `groups` groups. Peer ids differ from store ids, so that mixing them up shows.
+    pub fn new(
+        (stores, replicas): (usize, usize),
+        (regions, groups): (usize, usize),
+        keys: u64,
+    ) -> Layout {
         let regions = regions.clamp(1, LETTERS.len());
+        let groups = groups.clamp(regions, LETTERS.len());
         let border = |at: usize| {
             let inner = at > 0 && at < regions;
             if inner { encoded(BORDERS[at - 1]) } else { Bytes::new() }
@@ -40,47 +50,40 @@ impl Layout {
         let made = (0..regions).map(|at| {
             let id = 2 * (at as u64 + 1);
             let peer = |store: usize| 100 * id + store as u64 + 11;
-            region(id, (border(at), border(at + 1)), stores, peer)
+            let homes = (0..replicas).map(|n| (at + n) % stores);
+            region(id, (border(at), border(at + 1)), homes, peer)
         });
         let mut names: Vec<Bytes> = Vec::new();
-        for letter in &LETTERS[..regions] {
+        for letter in &LETTERS[..groups] {
             for kind in [KeyKind::Plain, KeyKind::Deletable, KeyKind::Appended] {
                 let name = |n| Bytes::from(format!("{letter}{}{n}", kind.letter()));
                 names.extend((0..keys).map(name));
             }
         }
         names.sort();
-        Layout { regions: made.collect(), keys: names }
+        Layout { regions: made.collect(), keys: names, groups }
     }
 
     /// One region over everything, whose peer ids are the store ids: the cluster of the course.
     pub fn single(stores: usize) -> Layout {
-        let region = region(1, (Bytes::new(), Bytes::new()), stores, |store| store as u64 + 1);
-        Layout { regions: vec![region], keys: Vec::new() }
+        let homes = 0..stores;
+        let region = region(1, (Bytes::new(), Bytes::new()), homes, |store| store as u64 + 1);
+        Layout { regions: vec![region], keys: Vec::new(), groups: 0 }
     }
 
-    /// The place of the region that holds `key`.
-    pub fn region_of(&self, key: &[u8]) -> usize {
-        let after = self.regions.partition_point(|region| &region.start_key[..] <= key);
-        after.saturating_sub(1)
-    }
-
-    /// The place of the region with this id.
-    pub fn place_of(&self, id: RegionId) -> Option<usize> {
-        self.regions.iter().position(|region| region.id == id.get())
-    }
-
-    /// The peer of a region on a store.
-    pub fn peer(&self, region: usize, store: usize) -> PeerId {
-        let id = store_id(store).get();
-        let peer = self.regions[region].peers.iter().find(|peer| peer.store_id == id);
-        PeerId::from(peer.map_or(0, |peer| peer.id))
-    }
-
-    /// The keys of one kind in one region.
-    pub fn keys_of(&self, region: usize, kind: KeyKind) -> Vec<Bytes> {
-        let here = |key: &&Bytes| self.region_of(key) == region && KeyKind::of(key) == kind;
+    /// The keys of one kind in one group.
+    pub fn keys_of(&self, group: usize, kind: KeyKind) -> Vec<Bytes> {
+        let letter = LETTERS[group] as u8;
+        let here = |key: &&Bytes| key.first() == Some(&letter) && KeyKind::of(key) == kind;
         self.keys.iter().filter(here).cloned().collect()
+    }
+
+    /// Places between keys, where a region may be cut: valid boundaries, ascending.
+    pub fn cuts(&self) -> Vec<Bytes> {
+        let between = self.keys.iter().map(|key| encoded(key));
+        let mut cuts: Vec<Bytes> = BORDERS.iter().map(|key| encoded(key)).chain(between).collect();
+        cuts.sort();
+        cuts
     }
 }
 
@@ -92,10 +95,10 @@ fn encoded(key: &[u8]) -> Bytes {
 fn region(
     id: u64,
     (start_key, end_key): (Bytes, Bytes),
-    stores: usize,
+    homes: impl Iterator<Item = usize>,
     peer: impl Fn(usize) -> u64,
 ) -> metapb::Region {
-    let peers = (0..stores).map(|store| metapb::Peer {
+    let peers = homes.map(|store| metapb::Peer {
         id: peer(store),
         store_id: store_id(store).get(),
         ..Default::default()

@@ -22,8 +22,9 @@
 //!
 //! # Files
 //! `queue time rng trace` (the machine) · `network process clock` (the models) · `cluster/` (all of it together) ·
-//! `knobs faults` (what varies) · `call record` (clients) · `workload run report` (a seed from start to verdict) · `course`
-//! (the stage tests' harness) · `planted` (proof that it finds bugs).
+//! `knobs faults operations` (what varies) · `matrix` (which faults met which changes) · `call record` (clients) · `workload run report` (a seed from start to verdict) · `course`
+//! (the stage tests' harness) · `model` (what the regions must be) · `scheduler` (the scheduler's nodes) · `planted` (proof
+//! that it finds bugs).
 
 pub mod call;
 pub mod clock;
@@ -34,7 +35,10 @@ pub mod faults;
 pub mod invariants;
 pub mod knobs;
 pub mod layout;
+pub mod matrix;
+pub mod model;
 pub mod network;
+pub mod operations;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod process;
@@ -43,6 +47,7 @@ pub mod record;
 pub mod report;
 pub mod rng;
 pub mod run;
+pub mod scheduler;
 pub mod time;
 pub mod trace;
 pub mod workload;

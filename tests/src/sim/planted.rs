@@ -28,9 +28,9 @@ impl Bug {
             Core::ReadIndexBeforeOwnTermCommit,
             Core::TransferDoesNotBlockProposals,
         ];
-        let core = Core::ALL.into_iter().filter(|bug| !hidden.contains(bug));
+        let core = Core::ALL.iter().copied().filter(|bug| !hidden.contains(bug));
         let of_store = [Store::EpochNotCheckedAtApply, Store::ReadBeforeApplied];
-        let store = Store::ALL.into_iter().filter(|bug| !of_store.contains(bug));
+        let store = Store::ALL.iter().copied().filter(|bug| !of_store.contains(bug));
         core.map(Bug::Raft).chain(store.map(Bug::Store)).collect()
     }
 

@@ -5,6 +5,7 @@
 
 use super::clock::Clock;
 use super::event::{Ask, StoreEvent};
+use super::scheduler::Brain;
 use super::time::Nanos;
 use engine::Engine;
 use engine::mem::{MemEngine, SyncToken};
@@ -27,6 +28,10 @@ pub enum Said {
     Wrote(u64, Result<WriteResult, RegionError>),
     /// To a read that needs leave.
     Permit(Ask, Result<ReadPermit, RegionError>),
+    /// To a node of the scheduler's that wants to read its records.
+    MayRead(u64, Result<ReadPermit, RegionError>),
+    /// To a change of the scheduler's.
+    Committed(u64, Result<WriteResult, RegionError>),
 }
 
 /// The sync under way: how far the log reached, and the last write it covers.
@@ -72,10 +77,24 @@ pub struct Process {
     pub life: u64,
     /// The living part.
     pub machine: Option<Machine>,
+    /// Whether it has ever been part of the cluster; what has not is a machine without a store.
+    pub joined: bool,
+    /// Whether its disk was lost: its store never comes back.
+    pub wiped: bool,
     /// Whether it is stopped.
     pub paused: bool,
     /// Whether it was told to hand its leads away.
     pub draining: bool,
+    /// What it thinks, if it is a node of the scheduler's.
+    pub brain: Brain,
+    /// How far its wall clock has jumped.
+    pub jump_ms: i64,
+    /// Peers asleep and wakes, when last looked at.
+    pub sleep: (usize, u64),
+    /// The node of the scheduler's it asks.
+    pub adviser: Option<usize>,
+    /// Whether the scheduler knows it.
+    pub registered: bool,
     /// Since when it has run without a stop.
     pub awake_since: Nanos,
     /// What happened to it meanwhile.
@@ -94,8 +113,15 @@ impl Process {
             clock,
             life: 0,
             machine: None,
+            joined: false,
+            wiped: false,
             paused: false,
             draining: false,
+            brain: Brain::default(),
+            jump_ms: 0,
+            sleep: (0, 0),
+            adviser: None,
+            registered: false,
             awake_since: Nanos::ZERO,
             stalled: Vec::new(),
             slow_disk: false,
@@ -136,8 +162,22 @@ impl Process {
         self.machine = None;
         self.paused = false;
         self.draining = false;
+        self.registered = false;
+        self.brain.blank();
         drop(self.listen());
         std::mem::take(&mut self.stalled).into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// Its disk is lost, and the store with it.
+    pub fn wipe(&mut self) {
+        self.engine = Arc::new(MemEngine::new());
+        self.files = MemFiles::new();
+        self.wiped = true;
+    }
+
+    /// True for a store that is part of the cluster, whether it runs or not.
+    pub fn is_member(&self) -> bool {
+        self.joined && !self.wiped
     }
 
     /// True when the process runs, paused or not.

@@ -119,7 +119,7 @@ impl Recorder {
         }
         let entry = Entry { client: ClientId(client), invoked, responded };
         match (call, outcome) {
-            (_, Outcome::Failed | Outcome::Refused(_)) | (Call::OpenSession { .. }, _) => {}
+            (_, Outcome::Failed | Outcome::Refused(_)) => {}
             (Call::Get { key }, Outcome::Value(value)) => self.saw(entry, key, value.as_deref()),
             (Call::Scan { start, end }, Outcome::Pairs(pairs)) => {
                 self.saw_range(entry, (start, end), pairs, keys);
@@ -151,7 +151,7 @@ impl Recorder {
                 let history = self.appends.entry(key.clone()).or_default();
                 history.extend(tokens.into_iter().map(|token| entry.op(Append::Add(token))));
             }
-            Call::OpenSession { .. } | Call::Get { .. } | Call::Scan { .. } => {}
+            Call::Get { .. } | Call::Scan { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is told of a run.
 
 use super::cluster::Counts;
+use super::matrix::Meetings;
 use super::network::NetworkCounts;
 use super::record::CallCounts;
 use super::time::Nanos;
@@ -21,6 +22,8 @@ pub struct Report {
     pub counts: Counts,
     /// What happened to messages.
     pub network: NetworkCounts,
+    /// Which faults met which changes.
+    pub meetings: Meetings,
     /// How calls ended.
     pub calls: CallCounts,
     /// Sizes in one line.
@@ -70,7 +73,32 @@ impl fmt::Display for Report {
             counts.lease_reads,
             counts.index_reads
         )?;
-        write!(f, "  faults  ")?;
+        let changes = &counts.changes;
+        writeln!(
+            f,
+            "  regions  {} splits into {} more, {} frozen, {} taken over, {} thawed, {} membership changes, \
+             {} peers destroyed, {} sleeps, {} comparisons, {} stores lost",
+            changes.splits,
+            changes.parts,
+            changes.prepared,
+            changes.merges,
+            changes.rollbacks,
+            changes.conf_changes,
+            counts.destroyed,
+            counts.sleeps,
+            changes.hash_checks,
+            counts.stores_lost,
+        )?;
+        writeln!(
+            f,
+            "  sched.   {} terms, {} instructions, {} batches of timestamps",
+            counts.scheduler_terms, counts.instructions, counts.timestamps
+        )?;
+        write!(f, "  orders  ")?;
+        for (kind, count) in &counts.operations {
+            write!(f, " {kind:?}×{count}")?;
+        }
+        write!(f, "\n  faults  ")?;
         for (kind, count) in &counts.faults {
             write!(f, " {kind:?}×{count}")?;
         }

@@ -26,6 +26,8 @@ pub enum Stream {
     Process = 6,
     /// Seeds handed to the stores.
     Stores = 7,
+    /// What is ordered of the cluster.
+    Operations = 8,
 }
 
 impl Rng {

@@ -1,6 +1,6 @@
 //! One seed, from its knobs to its verdict.
 
-use super::call::{Call, Outcome};
+use super::call::Outcome;
 use super::cluster::{CallOptions, Cluster, Notice, Setup};
 use super::invariants::Broken;
 use super::knobs::{Knobs, ReadMode};
@@ -118,6 +118,15 @@ pub fn store_config(seed: u64, knobs: &Knobs) -> Config {
     config.append_bytes_max = knobs.message_entries_bytes_max.max(1);
     config.append_inflight_max = knobs.inflight_messages_max;
     config.apply_bytes_max = knobs.ready_committed_bytes_max;
+    config.region_heartbeat_ticks = knobs.report_ticks.max(1);
+    config.region_max_bytes = knobs.region_max_bytes;
+    config.region_part_bytes = (knobs.region_max_bytes / 2).max(1);
+    config.split_check_ticks = 4;
+    config.hibernate_ticks = knobs.hibernate_ticks;
+    config.sleeping_heartbeat_ticks = knobs.report_ticks * 8;
+    config.stale_check_ticks = knobs.election_timeout_ticks * 2;
+    config.merge_timeout_ticks = knobs.merge_timeout_ticks;
+    config.snapshot_keep_ticks = knobs.election_timeout_ticks * 4;
     config.log_gc_ticks = 2;
     config.log_gc_count_limit = knobs.log_gc_entries;
     config.entry_cache_bytes_max = if seed.is_multiple_of(3) { 256 } else { 4 << 20 };
@@ -138,7 +147,8 @@ struct Run {
 impl Run {
     fn new(seed: u64, timeline: Timeline) -> Run {
         let knobs = Knobs::draw(seed);
-        let layout = Layout::new(knobs.stores, knobs.regions, knobs.keys);
+        let homes = (knobs.stores, knobs.replicas);
+        let layout = Layout::new(homes, (knobs.regions, knobs.groups), knobs.keys);
         let workload = Workload::new(seed, &knobs, layout.clone());
         let store_config = store_config(seed, &knobs);
         let answered = vec![0; knobs.clients];
@@ -198,9 +208,18 @@ impl Run {
                 self.cluster.check_logs()?;
                 self.cluster.check_nodes()?;
                 self.cluster.check_quorums()?;
+                self.cluster.check_ids()?;
+                self.cluster.watch_sleep();
+                self.cluster.ask_timestamps(3);
                 self.cluster.wake_after(self.cluster.knobs().tick.times(3), WAKE_CHECK);
             }
-            Notice::Wake(client) if self.working => self.begin_call(client),
+            Notice::Wake(client) if self.working => {
+                let rest = self.cluster.idle_until.saturating_sub(self.cluster.now());
+                match rest {
+                    Nanos::ZERO => self.begin_call(client),
+                    rest => self.cluster.wake_after(rest, client),
+                }
+            }
             Notice::Wake(_) => {}
             Notice::Done { client, call, outcome } => {
                 if let Outcome::Refused(refusal) = &outcome {
@@ -220,11 +239,7 @@ impl Run {
     fn begin_call(&mut self, client: u64) {
         let call = self.workload.next(client);
         let patience = self.cluster.knobs().election_timeout().times(6);
-        let session = matches!(
-            call,
-            Call::Append { .. } | Call::OpenSession { .. } | Call::Put { session: Some(_), .. }
-        );
-        let deadline = (!session).then(|| self.cluster.now() + patience);
+        let deadline = call.session().is_none().then(|| self.cluster.now() + patience);
         self.cluster.submit(client, call, CallOptions { deadline, ..CallOptions::default() });
     }
 
@@ -250,8 +265,8 @@ impl Run {
     }
 
     fn leaders(&self) -> Vec<Option<usize>> {
-        let regions = self.cluster.layout().regions.len();
-        (0..regions).map(|region| self.cluster.leader(region)).collect()
+        let regions = self.cluster.regions();
+        regions.iter().map(|region| self.cluster.leader_of(region.id)).collect()
     }
 
     fn all_led(&self) -> bool {
@@ -278,6 +293,7 @@ impl Run {
 
     fn fill(&mut self, report: &mut Report) {
         let cluster = &mut self.cluster;
+        report.meetings = cluster.meetings().clone();
         report.hash = cluster.trace.hash();
         report.events = cluster.trace.events();
         report.virtual_time = cluster.now();
@@ -286,10 +302,13 @@ impl Run {
         report.calls = cluster.recorder.counts;
         let knobs = cluster.knobs();
         report.knobs = format!(
-            "{} stores, {} regions, {} clients, tick {}, election {} ticks, log gc {}, reads {:?}, \
+            "{} stores (and {}), {} schedulers, {} regions of {}, {} clients, tick {}, election {} ticks, log gc {}, reads {:?}, \
              drift {} ppm, loss {}‰",
             knobs.stores,
+            knobs.spares,
+            knobs.schedulers,
             knobs.regions,
+            knobs.replicas,
             knobs.clients,
             knobs.tick,
             knobs.election_timeout_ticks,

@@ -17,8 +17,6 @@ const SESSION_IDS: u64 = 7000;
 
 #[derive(Debug, Default)]
 struct Client {
-    /// Regions in which its session is open.
-    opened: usize,
     sequence: u64,
 }
 
@@ -55,14 +53,7 @@ impl Workload {
 
     /// The next call of a client.
     pub fn next(&mut self, client: u64) -> Call {
-        let state = &mut self.clients[client as usize];
-        let session = ClientId(SESSION_IDS + client);
-        if state.opened < self.layout.regions.len() {
-            let key = self.layout.regions[state.opened].start_key.clone();
-            state.opened += 1;
-            return Call::OpenSession { key, client: session };
-        }
-        let region = self.rng.below(self.layout.regions.len() as u64) as usize;
+        let group = self.rng.below(self.layout.groups as u64) as usize;
         if self.rng.chance(self.reads_per_mille) {
             return Call::Get { key: self.rng.pick(&self.layout.keys).clone() };
         }
@@ -72,17 +63,17 @@ impl Workload {
                 Call::Get { key }
             }
             22..32 => self.scan(),
-            32..50 => self.put(region, KeyKind::Plain, None),
-            50..55 => self.put_many(region),
+            32..50 => self.put(group, KeyKind::Plain, None),
+            50..55 => self.put_many(group),
             55..65 => {
                 let session = self.next_session(client);
-                self.put(region, KeyKind::Plain, Some(session))
+                self.put(group, KeyKind::Plain, Some(session))
             }
-            65..78 => self.put(region, KeyKind::Deletable, None),
-            78..84 => Call::Delete { key: self.key(region, KeyKind::Deletable) },
+            65..78 => self.put(group, KeyKind::Deletable, None),
+            78..84 => Call::Delete { key: self.key(group, KeyKind::Deletable) },
             84..86 => {
-                // The deletable keys of a region are neighbours.
-                let keys = self.layout.keys_of(region, KeyKind::Deletable);
+                // The deletable keys of a group are neighbours, though perhaps of several regions.
+                let keys = self.layout.keys_of(group, KeyKind::Deletable);
                 let start = self.rng.pick(&keys).clone();
                 let end =
                     keys.last().map_or(Bytes::new(), |last| [last, &b"~"[..]].concat().into());
@@ -90,7 +81,7 @@ impl Workload {
             }
             _ => {
                 let session = self.next_session(client);
-                let key = self.key(region, KeyKind::Appended);
+                let key = self.key(group, KeyKind::Appended);
                 Call::Append { key, value: append_value(self.next_token()), session }
             }
         }
@@ -115,20 +106,20 @@ impl Workload {
         Call::Scan { start, end }
     }
 
-    fn put(&mut self, region: usize, kind: KeyKind, session: Option<Session>) -> Call {
-        let key = self.key(region, kind);
+    fn put(&mut self, group: usize, kind: KeyKind, session: Option<Session>) -> Call {
+        let key = self.key(group, kind);
         let padding = if self.rng.chance(50) { 2000 } else { self.rng.below(20) };
         Call::Put { key, value: put_value(self.next_token(), padding as usize), session }
     }
 
-    fn put_many(&mut self, region: usize) -> Call {
-        let keys = [KeyKind::Plain, KeyKind::Deletable].map(|kind| self.key(region, kind));
+    fn put_many(&mut self, group: usize) -> Call {
+        let keys = [KeyKind::Plain, KeyKind::Deletable].map(|kind| self.key(group, kind));
         let pairs = keys.map(|key| (key, put_value(self.next_token(), 0)));
         Call::PutMany { pairs: pairs.to_vec() }
     }
 
-    fn key(&mut self, region: usize, kind: KeyKind) -> Bytes {
-        let keys = self.layout.keys_of(region, kind);
+    fn key(&mut self, group: usize, kind: KeyKind) -> Bytes {
+        let keys = self.layout.keys_of(group, kind);
         self.rng.pick(&keys).clone()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::ids::StoreId;
+use proto::ids::{RegionId, StoreId};
 
 use super::{DropReason, Store};
 use crate::peer::RegionStatus;
@@ -69,6 +69,11 @@ impl Store {
     /// How many peers sleep.
     pub fn sleepers(&self) -> usize {
         self.sleepers.asleep_count()
+    }
+
+    /// One region's state, if it has a peer here.
+    pub fn region_status(&self, region: RegionId) -> Option<RegionStatus> {
+        self.peers.get(&region).map(|peer| peer.status())
     }
 
     /// The store's state.

@@ -2,11 +2,14 @@
 
 use super::Cluster;
 use crate::sim::event::StoreEvent;
-use crate::sim::invariants::{Broken, durable};
-use crate::sim::process::Process;
+use crate::sim::invariants::{Broken, durable, exactly_once};
+use crate::sim::layout::store_place;
+use crate::sim::matrix::Change;
+use engine::Engine;
 use raft::Entry;
-use raftstore::apply::{ApplyError, ApplyResult, ApplyTask, ApplyTurn, Effect};
-use raftstore::msg::StoreMsg;
+use raftstore::apply::{ApplyError, ApplyResult, ApplyTask, ApplyTurn, Effect, HashTask};
+use raftstore::msg::{SplitCheck, StoreMsg};
+use raftstore::scan;
 
 impl Cluster {
     /// The loop hands tasks over; what is in them counts as committed from now on.
@@ -25,7 +28,7 @@ impl Cluster {
                     let (region, index, term) = (region.get(), entry.index.0, entry.term.0);
                     self.invariants.commit_rule.committed(region, index);
                     self.invariants.state_machine.committed(store, region, entry)?;
-                    self.invariants.exactly_once.committed(region, entry)?;
+                    self.advance_world(region, entry)?;
                     self.invariants.leader_complete.committed(region, index, term);
                 }
             }
@@ -40,13 +43,49 @@ impl Cluster {
         Ok(())
     }
 
+    /// The model executes an entry, the first time it is seen.
+    fn advance_world(&mut self, region: u64, entry: &Entry) -> Result<(), Broken> {
+        let before = self.world.changes;
+        self.world.committed(region, entry)?;
+        let after = self.world.changes;
+        if after != before {
+            self.counts.changes = after;
+            for (seen, change) in [
+                (after.splits > before.splits, Change::Split),
+                (after.merge_steps() > before.merge_steps(), Change::Merge),
+                (after.conf_changes > before.conf_changes, Change::ConfChange),
+                (after.hash_checks > before.hash_checks, Change::ConsistencyCheck),
+            ] {
+                if seen {
+                    self.happened(change);
+                }
+            }
+            let now = self.now();
+            self.changed_at.insert(region, now);
+            for living in self.world.living() {
+                self.changed_at.entry(living.id).or_insert(now);
+            }
+            self.trace.line(now, |line| {
+                line.push_str(&format!("r{region} CHANGES at {}: {after:?}", entry.index));
+            });
+        }
+        Ok(())
+    }
+
     /// I5, for the last entry: with it, everything before it.
     fn check_durable(&self, store: usize, region: u64, entries: &[Entry]) -> Result<(), Broken> {
         let Some(last) = entries.last() else { return Ok(()) };
         let at = (region, last.index.0, last.term.0);
-        let held = |process: &Process| durable::holds(&process.engine.fork(), at.0, at.1, at.2);
-        let on_disk: Vec<bool> = self.processes.iter().map(held).collect();
-        durable::check(store, at, &on_disk)
+        let Some(model) = self.world.region(region) else { return Ok(()) };
+        let memberships = model.members_before(last.index.0);
+        let held = |id: u64| {
+            let process = &self.processes[store_place(id)];
+            // What is gone on purpose says nothing about what was there.
+            process.wiped
+                || durable::is_gone(process.engine.as_ref(), region)
+                || durable::holds(&process.engine.fork(), at.0, at.1, at.2)
+        };
+        durable::check(store, at, &memberships, held)
     }
 
     /// The applier takes everything that waits.
@@ -64,13 +103,17 @@ impl Cluster {
     }
 
     fn applied(&mut self, store: usize, turn: ApplyTurn) -> Result<(), Broken> {
-        let ApplyTurn { results, replies, snapshots } = turn;
+        let ApplyTurn { results, replies, snapshots, hashes } = turn;
         for result in &results {
             self.check_applied(store, result)?;
             self.check_lead(store, result)?;
         }
         for (reply, answer) in replies {
             reply.send(answer);
+        }
+        for task in hashes {
+            let delay = self.process_rng.around(self.knobs.apply_mean).times(4);
+            self.schedule(store, delay, StoreEvent::Hash(Box::new(task)));
         }
         for ready in snapshots {
             self.tell(store, StoreMsg::SnapshotReady(ready));
@@ -81,50 +124,64 @@ impl Cluster {
         Ok(())
     }
 
-    /// I8: what a leader applies counts as acknowledged; from its first own entry on nobody may hold a lease of an
-    /// earlier term.
+    /// The scanner measures a region.
+    pub(super) fn measure(&mut self, store: usize, check: SplitCheck) {
+        let snapshot = self.processes[store].engine.snapshot();
+        match scan::measure(check, snapshot.as_ref()) {
+            Ok(checked) => self.tell(store, StoreMsg::SplitChecked(checked)),
+            Err(error) => self.disk_failed(store, &error),
+        }
+    }
+
+    /// The scanner hashes a region.
+    pub(super) fn hash(&mut self, store: usize, task: HashTask) {
+        match task.carry_out() {
+            Ok(message) => self.tell(store, message),
+            Err(error) => self.disk_failed(store, &error),
+        }
+    }
+
+    /// I8: what a leader applies counts as acknowledged; from its first own entry on nobody else may hold a lease.
     fn check_lead(&mut self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
-        let Some(place) = self.layout.place_of(result.region) else { return Ok(()) };
-        let lead = self.status(store, place).filter(|node| node.role == raft::Role::Leader);
-        let Some(lead) = lead else { return Ok(()) };
         let region = result.region.get();
+        let lead = self.status(store, region).filter(|at| at.raft.role == raft::Role::Leader);
+        let Some(lead) = lead else { return Ok(()) };
         self.invariants.fresh_reads.acknowledged(region, result.applied_index.0);
-        if result.applied_term != lead.term {
+        if result.applied_term != lead.raft.term {
             return Ok(());
         }
-        let deposed = |other: &usize| *other != store && self.term(*other, place) < lead.term.0;
-        match self.lease_holders(place).find(deposed) {
-            None => Ok(()),
-            Some(holder) => {
-                let what = format!(
-                    "store {} leads region {region} in term {} and serves while store {} has a \
-                     lease",
-                    store + 1,
-                    lead.term,
-                    holder + 1,
-                );
-                Err(Broken::new("I8 one lease holder", what))
-            }
-        }
+        let point = self.world.region(region).and_then(|model| model.at(result.applied_index.0));
+        let Some(described) = point.map(|point| point.region.clone()) else { return Ok(()) };
+        self.check_other_leases(store, &described, lead.raft.term.0)
     }
 
     fn check_applied(&mut self, store: usize, result: &ApplyResult) -> Result<(), Broken> {
         let ApplyResult { region, applied_index, state_hash, effects, .. } = result;
         let index = applied_index.0;
         self.trace.event(self.queue.now(), 0x100 + store as u64, index);
-        let compactions =
-            effects.iter().filter(|effect| matches!(effect, Effect::CompactLog { .. }));
-        self.counts.compactions += compactions.count() as u64;
+        let effects_of =
+            |kind: fn(&Effect) -> bool| effects.iter().filter(|e| kind(e)).count() as u64;
+        let compactions = effects_of(|effect| matches!(effect, Effect::CompactLog { .. }));
+        let destroyed = effects_of(|effect| matches!(effect, Effect::Destroyed { .. }));
+        let created = effects_of(|effect| matches!(effect, Effect::Created { .. }));
+        self.counts.compactions += compactions;
+        self.counts.destroyed += destroyed;
+        if compactions > 0 {
+            self.happened(Change::LogGc);
+        }
+        if destroyed > 0 {
+            self.happened(Change::Destroy);
+        }
+        if index == 0 && destroyed + created > 0 {
+            // Of the peer's life alone; positions mean nothing.
+            return Ok(());
+        }
         self.invariants.state_machine.applied(store, region.get(), index, *state_hash)?;
         // Comparing costs a walk over the data: always while it is small, else now and then.
-        let small =
-            self.invariants.exactly_once.data(region.get()).is_none_or(|data| data.len() < 64);
-        if let Some(place) = self.layout.place_of(*region)
-            && (small || index.is_multiple_of(16))
-        {
+        let small = self.world.region(region.get()).is_none_or(|model| model.data.len() < 64);
+        if small || index.is_multiple_of(16) {
             let engine = self.processes[store].engine();
-            let region = &self.layout.regions[place];
-            self.invariants.exactly_once.compare(store, region, engine.as_ref())?;
+            exactly_once::compare(&self.world, store, region.get(), engine.as_ref())?;
         }
         Ok(())
     }

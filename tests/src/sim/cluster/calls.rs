@@ -1,21 +1,23 @@
-//! Clients' calls: which store is asked, what is tried again, and when an outcome stays unknown.
+//! Clients' calls: which store is asked, and what is tried again. What an answer means is in [`super::outcome`].
 //!
-//! An attempt that gets no answer, or one that says the command was overtaken, may still take effect. Calls that can be
-//! repeated without harm (reads, and writes that name a session) are tried again; other writes end as
-//! [`Outcome::Unknown`] right there, which is the honest answer.
+//! Each client knows regions by the cache of the real client, which goes stale and is healed by the stores' errors and by
+//! asking the scheduler.
 
 use super::Cluster;
+use super::outcome::{Next, after_silence, conclude};
 use crate::checkers::Moment;
 use crate::sim::call::{Call, Outcome};
 use crate::sim::event::{Answer, Ask, AskWhat, Event, StoreEvent};
 use crate::sim::knobs::{Knobs, ReadMode};
 use crate::sim::layout::{store_id, store_place};
 use crate::sim::rng::Rng;
+use crate::sim::scheduler::{Asker, Consult, Question};
 use crate::sim::time::Nanos;
 use bytes::Bytes;
+use client::core::cache::RegionCache;
 use proto::ids::RegionId;
-use raftstore::command::{Mutation, Request, WriteResult};
-use raftstore::error::RegionError;
+use proto::metapb;
+use raftstore::command::{Mutation, Request};
 use raftstore::keys::RawCf;
 use raftstore::msg::RequestHeader;
 use std::collections::BTreeMap;
@@ -47,30 +49,48 @@ pub struct CallOptions {
     pub repeat_writes: bool,
 }
 
-struct OpenCall {
-    client: u64,
-    call: Call,
-    options: CallOptions,
+/// What an attempt was for.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Asked {
+    /// Nothing yet.
+    #[default]
+    Nobody,
+    /// The scheduler, where the next key is.
+    Scheduler,
+    /// A store, about this region.
+    Store(usize, metapb::Region),
+}
+
+pub(super) struct OpenCall {
+    pub(super) client: u64,
+    pub(super) call: Call,
+    pub(super) options: CallOptions,
     invoked: Moment,
-    attempts: u32,
+    pub(super) attempts: u32,
     /// The attempt that is waited for.
     attempt: Option<u64>,
-    asked: (usize, usize),
+    pub(super) asked: Asked,
     /// Some attempt of a write may have taken effect.
-    tainted: bool,
-    /// Where a scan goes on.
-    scan_from: Bytes,
-    pairs: Vec<(Bytes, Bytes)>,
+    pub(super) tainted: bool,
+    /// The session must be opened first.
+    pub(super) open_session: bool,
+    /// Where it goes on, if it reaches over several regions.
+    pub(super) cursor: Bytes,
+    pub(super) pairs: Vec<(Bytes, Bytes)>,
 }
 
 /// The clients' side.
 pub(in crate::sim) struct Calls {
-    rng: Rng,
-    open: BTreeMap<u64, OpenCall>,
-    attempts: BTreeMap<u64, u64>,
+    pub(super) rng: Rng,
+    pub(super) open: BTreeMap<u64, OpenCall>,
+    pub(super) attempts: BTreeMap<u64, u64>,
     counter: u64,
-    /// By client and region: whom to ask first.
-    leaders: BTreeMap<(u64, usize), usize>,
+    /// What each client knows of the regions.
+    pub(super) caches: BTreeMap<u64, RegionCache>,
+    /// Timestamps asked for, by attempt: what was known then.
+    pub(super) timestamps: BTreeMap<u64, u64>,
+    /// Which node of the scheduler's is asked.
+    pub(super) adviser: usize,
     record: bool,
     read_mode: ReadMode,
     /// How long an attempt is waited for.
@@ -88,7 +108,9 @@ impl Calls {
             open: BTreeMap::new(),
             attempts: BTreeMap::new(),
             counter: 0,
-            leaders: BTreeMap::new(),
+            caches: BTreeMap::new(),
+            timestamps: BTreeMap::new(),
+            adviser: 0,
             record,
             read_mode: knobs.read_mode,
             attempt_timeout: knobs.election_timeout().times(3).max(Nanos::millis(200)),
@@ -97,17 +119,10 @@ impl Calls {
         }
     }
 
-    fn next_number(&mut self) -> u64 {
+    pub(super) fn next_number(&mut self) -> u64 {
         self.counter += 1;
         self.counter
     }
-}
-
-/// What to do after an attempt.
-enum Next {
-    Finish(Outcome),
-    /// Ask again, at this store if it is known to lead, after a pause unless it is.
-    Again(Option<usize>),
 }
 
 impl Cluster {
@@ -115,7 +130,7 @@ impl Cluster {
     pub fn submit(&mut self, client: u64, call: Call, options: CallOptions) {
         let invoked = self.recorder.moment();
         let number = self.calls.next_number();
-        let scan_from = call.key().clone();
+        let cursor = call.key().clone();
         let now = self.queue.now();
         self.trace.event(now, 0x200, number);
         self.trace.line(now, |line| line.push_str(&format!("c{client} {invoked} calls {call:?}")));
@@ -126,9 +141,10 @@ impl Cluster {
             invoked,
             attempts: 0,
             attempt: None,
-            asked: (0, 0),
+            asked: Asked::Nobody,
             tainted: false,
-            scan_from,
+            open_session: false,
+            cursor,
             pairs: Vec::new(),
         };
         self.calls.open.insert(number, open);
@@ -145,34 +161,84 @@ impl Cluster {
         self.calls.open.len()
     }
 
+    /// Makes the next attempt of a call: at the store that the client believes to lead the region of the key, or at the
+    /// scheduler if it knows no such region.
     pub(super) fn attempt(&mut self, number: u64) {
-        let stores = self.processes.len() as u64;
+        let now = client::core::Instant(self.queue.now().0);
         let calls = &mut self.calls;
-        let attempt = calls.next_number();
         let Some(open) = calls.open.get_mut(&number) else { return };
-        let region = self.layout.region_of(&open.scan_from);
-        let known = calls.leaders.get(&(open.client, region)).copied();
-        // Some calls go astray: to whoever led before, or never did.
-        let known = known.filter(|_| !calls.rng.chance(calls.astray_per_mille));
-        let store = known.unwrap_or_else(|| calls.rng.below(stores) as usize);
         open.attempts += 1;
-        open.attempt = Some(attempt);
-        open.asked = (region, store);
+        let cache = calls.caches.entry(open.client).or_default();
+        let route = cache.locate(&open.cursor);
+        let route = route.and_then(|route| (!route.wants_refresh(now)).then(|| route.clone()));
+        match route {
+            Some(route) if open.call.fits(&route.region) => {
+                self.ask_store(number, route.region, route.leader);
+            }
+            Some(_) => {
+                // The keys have been parted.
+                let outcome = if open.tainted { Outcome::Unknown } else { Outcome::Failed };
+                self.finish(number, outcome);
+            }
+            None => self.locate(number),
+        }
+    }
+
+    fn begin_attempt(&mut self, number: u64, asked: Asked) -> u64 {
+        let attempt = self.calls.next_number();
+        if let Some(open) = self.calls.open.get_mut(&number) {
+            open.attempt = Some(attempt);
+            open.asked = asked;
+            self.calls.attempts.insert(attempt, number);
+        }
+        attempt
+    }
+
+    fn locate(&mut self, number: u64) {
+        let Some(key) = self.calls.open.get(&number).map(|open| open.cursor.clone()) else {
+            return;
+        };
+        let node = self.adviser();
+        let attempt = self.begin_attempt(number, Asked::Scheduler);
+        self.question(attempt, node, Question::Locate(key));
+        self.queue.after(self.calls.attempt_timeout, Event::GiveUp { attempt });
+    }
+
+    /// The scheduler's node that clients ask.
+    pub(super) fn adviser(&self) -> usize {
+        let nodes = self.nodes();
+        nodes.start + self.calls.adviser % nodes.len().max(1)
+    }
+
+    /// Sends a client's question to a node of the scheduler's.
+    pub(super) fn question(&mut self, attempt: u64, node: usize, question: Question) {
+        let delay = self.client_delay();
+        let consult = Box::new(Consult { from: Asker::Client(attempt), question });
+        let event = StoreEvent::Consult(consult);
+        self.queue.after(delay, Event::Store { store: node, life: None, event });
+    }
+
+    fn ask_store(&mut self, number: u64, region: metapb::Region, leader: Option<metapb::Peer>) {
+        let calls = &mut self.calls;
+        let Some(open) = calls.open.get_mut(&number) else { return };
+        // Some calls go astray: to whoever led before, or never did.
+        let leader = leader.filter(|_| !calls.rng.chance(calls.astray_per_mille));
+        let peer = leader.unwrap_or_else(|| *calls.rng.pick(&region.peers));
+        let store = store_place(peer.store_id);
         let lease = match calls.read_mode {
             ReadMode::Lease => true,
             ReadMode::ReadIndex => false,
             ReadMode::Mixed => calls.rng.chance(500),
         };
-        let range = &self.layout.regions[region];
-        let what = ask_what(open, self.cf, &range.end_key);
+        let what = ask_what(open, self.cf, &region);
+        let is_plain_put = matches!(open.call, Call::Put { session: None, .. });
         let mut header =
-            RequestHeader::new(RegionId::from(range.id), range.region_epoch.unwrap_or_default());
+            RequestHeader::new(RegionId::from(region.id), region.region_epoch.unwrap_or_default());
         header.store = Some(store_id(store));
         if calls.rng.chance(500) {
-            header.peer = Some(self.layout.peer(region, store));
+            header.peer = Some(peer.id.into());
         }
-        let is_plain_put = matches!(open.call, Call::Put { session: None, .. });
-        calls.attempts.insert(attempt, number);
+        let attempt = self.begin_attempt(number, Asked::Store(store, region));
         let delay = self.client_delay();
         let event = StoreEvent::Ask(Ask { attempt, header, lease, position: 0, what });
         self.queue.after(delay, Event::Store { store, life: None, event });
@@ -198,59 +264,68 @@ impl Cluster {
         self.queue.after(delay, Event::Answer { attempt, answer });
     }
 
-    pub(super) fn answered(&mut self, attempt: u64, answer: Answer) {
-        let Some(number) = self.calls.attempts.remove(&attempt) else { return };
-        let Some(open) = self.calls.open.get_mut(&number) else { return };
+    pub(super) fn answered(
+        &mut self,
+        attempt: u64,
+        answer: Answer,
+    ) -> Result<(), crate::sim::invariants::Broken> {
+        if self.plans.contains_key(&attempt) {
+            self.told_ids(attempt, &answer);
+            return Ok(());
+        }
+        if self.calls.timestamps.contains_key(&attempt) {
+            return self.told_timestamps(attempt, &answer);
+        }
+        let Some(number) = self.calls.attempts.remove(&attempt) else { return Ok(()) };
+        let Some(open) = self.calls.open.get_mut(&number) else { return Ok(()) };
         open.attempt = None;
         self.trace.event(self.queue.now(), 0x201, attempt);
-        let next = conclude(open, answer, &self.layout.regions[open.asked.0].end_key);
+        let cache = self.calls.caches.entry(open.client).or_default();
+        let next = conclude(open, cache, answer);
         self.go_on(number, next);
+        Ok(())
     }
 
     pub(super) fn gave_up(&mut self, attempt: u64) {
+        self.calls.timestamps.remove(&attempt);
+        self.plans.remove(&attempt);
         let Some(number) = self.calls.attempts.remove(&attempt) else { return };
         let Some(open) = self.calls.open.get_mut(&number) else { return };
         open.attempt = None;
         self.trace.event(self.queue.now(), 0x202, attempt);
-        let next = after_silence(open);
+        let cache = self.calls.caches.entry(open.client).or_default();
+        let next = after_silence(open, cache);
         self.go_on(number, next);
     }
 
     fn go_on(&mut self, number: u64, next: Next) {
         let now = self.queue.now();
-        let stores = self.processes.len();
         let Some(open) = self.calls.open.get(&number) else { return };
-        let (region, store) = open.asked;
-        let key = (open.client, region);
-        match next {
-            Next::Finish(outcome) => {
-                self.calls.leaders.insert(key, store);
-                self.finish(number, outcome);
+        let soon = match next {
+            Next::Finish(outcome) => return self.finish(number, outcome),
+            Next::AtOnce => true,
+            Next::Later => false,
+            Next::OtherNode(hint) => {
+                let nodes = self.nodes();
+                let next = (self.calls.adviser + 1) % nodes.len().max(1);
+                self.calls.adviser = hint.map_or(next, |hint| hint - nodes.start);
+                false
             }
-            Next::Again(leader) => {
-                let late = open.options.deadline.is_some_and(|deadline| deadline <= now);
-                if late && open.attempts >= open.options.attempts_min {
-                    let unknown = open.tainted && !open.call.is_read();
-                    return self
-                        .finish(number, if unknown { Outcome::Unknown } else { Outcome::Failed });
-                }
-                let unchanged = leader == Some(store);
-                let leader = leader.filter(|_| !unchanged);
-                self.calls.leaders.insert(key, leader.unwrap_or((store + 1) % stores));
-                if unchanged {
-                    self.calls.leaders.insert(key, store);
-                }
-                let tick = self.knobs.tick;
-                let delay = match leader {
-                    Some(_) => Nanos::micros(1),
-                    None => self.calls.rng.span(Nanos(tick.0 / 4), tick.times(2)),
-                };
-                self.queue.after(delay, Event::Retry { call: number });
-            }
+        };
+        let late = open.options.deadline.is_some_and(|deadline| deadline <= now);
+        if late && open.attempts >= open.options.attempts_min {
+            let unknown = open.tainted && !open.call.is_read();
+            return self.finish(number, if unknown { Outcome::Unknown } else { Outcome::Failed });
         }
+        let tick = self.knobs.tick;
+        let delay = match soon {
+            true => Nanos::micros(1),
+            false => self.calls.rng.span(Nanos(tick.0 / 4), tick.times(2)),
+        };
+        self.queue.after(delay, Event::Retry { call: number });
     }
 
-    fn finish(&mut self, number: u64, outcome: Outcome) {
+    pub(super) fn finish(&mut self, number: u64, outcome: Outcome) {
         let Some(open) = self.calls.open.remove(&number) else { return };
         if let Some(attempt) = open.attempt {
             self.calls.attempts.remove(&attempt);
@@ -271,78 +346,30 @@ impl Cluster {
     }
 }
 
-fn ask_what(open: &OpenCall, cf: RawCf, region_end: &Bytes) -> AskWhat {
-    let write_all = |mutations| AskWhat::Write(Request::Mutate { mutations, session: None });
-    let write =
-        |mutation, session| AskWhat::Write(Request::Mutate { mutations: vec![mutation], session });
+fn ask_what(open: &OpenCall, cf: RawCf, region: &metapb::Region) -> AskWhat {
+    let write_all = |mutations, session| AskWhat::Write(Request::Mutate { mutations, session });
+    let write = |mutation, session| write_all(vec![mutation], session);
+    if let (true, Some(session)) = (open.open_session, open.call.session()) {
+        return AskWhat::Write(Request::OpenSession { client: session.client });
+    }
+    let stop = |end: Bytes| {
+        let cut = !region.end_key.is_empty() && (end.is_empty() || region.end_key < end);
+        if cut { region.end_key.clone() } else { end }
+    };
     match open.call.clone() {
         Call::Put { key, value, session } => write(Mutation::Put { cf, key, value }, session),
         Call::PutMany { pairs } => {
             let puts = pairs.into_iter().map(|(key, value)| Mutation::Put { cf, key, value });
-            write_all(puts.collect())
+            write_all(puts.collect(), None)
         }
         Call::Delete { key } => write(Mutation::Delete { cf, key }, None),
-        Call::DeleteRange { start, end } => write(Mutation::DeleteRange { cf, start, end }, None),
+        Call::DeleteRange { end, .. } => {
+            write(Mutation::DeleteRange { cf, start: open.cursor.clone(), end: stop(end) }, None)
+        }
         Call::Append { key, value, session } => {
             write(Mutation::Append { cf, key, value }, Some(session))
         }
-        Call::OpenSession { client, .. } => AskWhat::Write(Request::OpenSession { client }),
         Call::Get { key } => AskWhat::Get(key),
-        Call::Scan { end, .. } => {
-            let stop = if !region_end.is_empty() && (end.is_empty() || *region_end < end) {
-                region_end.clone()
-            } else {
-                end
-            };
-            AskWhat::Scan(open.scan_from.clone(), stop)
-        }
-    }
-}
-
-fn conclude(open: &mut OpenCall, answer: Answer, region_end: &Bytes) -> Next {
-    match answer {
-        Answer::Wrote(WriteResult::Applied | WriteResult::Appended { .. }) => {
-            Next::Finish(Outcome::Written)
-        }
-        Answer::Wrote(refusal) => Next::Finish(Outcome::Refused(refusal)),
-        Answer::Value(value) => Next::Finish(Outcome::Value(value)),
-        Answer::Pairs(pairs) => {
-            open.pairs.extend(pairs);
-            let Call::Scan { end, .. } = &open.call else { return Next::Finish(Outcome::Failed) };
-            if region_end.is_empty() || (!end.is_empty() && end <= region_end) {
-                return Next::Finish(Outcome::Pairs(std::mem::take(&mut open.pairs)));
-            }
-            open.scan_from = region_end.clone();
-            Next::Again(Some(open.asked.1))
-        }
-        Answer::Unreachable => Next::Again(None),
-        Answer::Error(error) => after_error(open, error),
-    }
-}
-
-fn after_error(open: &mut OpenCall, error: RegionError) -> Next {
-    match error {
-        RegionError::NotLeader { leader, .. } => {
-            Next::Again(leader.map(|peer| store_place(peer.store_id)))
-        }
-        RegionError::StaleCommand | RegionError::StoreStopped { .. } => after_silence(open),
-        RegionError::RegionNotFound { .. }
-        | RegionError::ReadIndexNotReady { .. }
-        | RegionError::RegionNotInitialized { .. }
-        | RegionError::StoreNotMatch { .. }
-        | RegionError::MismatchPeerId { .. }
-        | RegionError::KeyNotInRegion { .. }
-        | RegionError::EpochNotMatch { .. } => Next::Again(None),
-        RegionError::RaftEntryTooLarge { .. } => Next::Finish(Outcome::Failed),
-    }
-}
-
-/// Nobody said whether it took effect.
-fn after_silence(open: &mut OpenCall) -> Next {
-    open.tainted = true;
-    if open.call.is_repeatable() || open.options.repeat_writes {
-        Next::Again(None)
-    } else {
-        Next::Finish(Outcome::Unknown)
+        Call::Scan { end, .. } => AskWhat::Scan(open.cursor.clone(), stop(end)),
     }
 }

@@ -7,7 +7,9 @@ use crate::sim::invariants::Broken;
 use crate::sim::knobs::DiskKnobs;
 use crate::sim::layout::store_id;
 use crate::sim::process::Machine;
+use crate::sim::scheduler::{self, SCHEDULER_CLUSTER};
 use crate::sim::time::Nanos;
+use engine::Engine;
 use raftstore::apply::Applier;
 use raftstore::msg::StoreMsg;
 use raftstore::{Config, Reply, Store};
@@ -42,8 +44,12 @@ impl Cluster {
                 self.trouble(&fault);
             }
             Fault::Transfer(region, store) => self.transfer(region, store),
+            Fault::Jump(node, jump_ms) => {
+                let jumped = &mut self.processes[node].jump_ms;
+                *jumped = jumped.saturating_add(jump_ms);
+            }
             Fault::CrashLeader(region, span) => {
-                if let Some(leader) = self.leader(region) {
+                if let Some(leader) = self.leader_of(region) {
                     self.crash(leader, Keep::Prefix);
                     self.queue.after(span, Event::Fault(Fault::Restart(leader)));
                 }
@@ -89,6 +95,7 @@ impl Cluster {
         };
         self.counts.crashes += u64::from(keep != Keep::All);
         self.invariants.hard_states.crashed(store);
+        self.invariants.disks.crashed(store);
         self.counts.batches_lost += (unsynced - kept) as u64;
         for event in process.end(kept) {
             self.missed(event);
@@ -109,9 +116,24 @@ impl Cluster {
         self.queue.after(delay, Event::Fault(Fault::Restart(store)));
     }
 
+    /// The scheduler's nodes begin with the plan of the first regions on their disks.
+    pub(super) fn plan(&mut self) {
+        let settings = scheduler::settings(&self.knobs);
+        let cluster_id = self.store_config.cluster_id;
+        let batch = scheduler::first_records(&self.layout.regions, &settings, cluster_id);
+        for node in self.nodes() {
+            let engine = &self.processes[node].engine;
+            raftstore::store::format(engine.as_ref(), SCHEDULER_CLUSTER, store_id(node))
+                .expect("an empty engine can be formatted");
+            let written = engine.write(&batch).and_then(|()| engine.sync());
+            written.expect("an empty engine can be written to");
+        }
+        self.world.plan(scheduler::SCHEDULER_REGION, &batch);
+    }
+
     /// Starts the process of a store that is down.
     pub(super) fn start(&mut self, store: usize) -> Result<(), Broken> {
-        if self.processes[store].is_up() {
+        if self.processes[store].is_up() || !self.processes[store].is_member() {
             return Ok(());
         }
         self.check_disk(store)?;
@@ -119,7 +141,11 @@ impl Cluster {
         let process = &mut self.processes[store];
         process.life += 1;
         process.awake_since = self.queue.now();
+        let cluster_id =
+            if self.is_node(store) { SCHEDULER_CLUSTER } else { self.store_config.cluster_id };
+        let process = &mut self.processes[store];
         let config = Config {
+            cluster_id,
             store_id: store_id(store),
             // Another life draws other timeouts.
             seed: self.store_config.seed ^ (store as u64) << 32 ^ process.life,
@@ -144,9 +170,17 @@ impl Cluster {
             apply_scheduled: false,
             turn_scheduled: false,
         });
-        for region in self.layout.regions.clone() {
-            self.tell(store, StoreMsg::Bootstrap { region, reply: Reply::ignored() });
+        let first = match self.is_node(store) {
+            true => vec![scheduler::region(&self.nodes().collect::<Vec<_>>())],
+            false => self.layout.regions.clone(),
+        };
+        for region in first {
+            if Cluster::peer_on(&region, store).is_some() {
+                self.tell(store, StoreMsg::Bootstrap { region, reply: Reply::ignored() });
+            }
         }
+        let event = if self.is_node(store) { StoreEvent::BrainTick } else { StoreEvent::Heartbeat };
+        self.schedule(store, self.knobs.tick, event);
         self.schedule(store, self.knobs.tick, StoreEvent::Tick);
         Ok(())
     }
@@ -165,12 +199,15 @@ impl Cluster {
         Ok(())
     }
 
-    fn transfer(&mut self, region: usize, to: usize) {
-        let Some(leader) = self.leader(region) else { return };
-        let header = self.header(region);
-        let to = self.layout.peer(region, to);
+    pub(super) fn transfer(&mut self, region: u64, to: usize) {
+        let Some(leader) = self.leader_of(region) else { return };
+        let Some(region) = self.world.region(region).map(|model| model.region.clone()) else {
+            return;
+        };
+        let Some(to) = Cluster::peer_on(&region, to) else { return };
+        let header = self.header(&region);
         if !self.processes[leader].paused {
-            let reply = Reply::ignored();
+            let (to, reply) = (to.id.into(), Reply::ignored());
             self.tell(leader, StoreMsg::TransferLeader { header, to, reply });
         }
     }
@@ -178,12 +215,15 @@ impl Cluster {
     /// Ends every fault: whole links, healthy disks, every process up and running. The clocks keep their rates.
     pub fn heal(&mut self) -> Result<(), Broken> {
         self.nemesis.stop();
+        self.steward.stop();
+        self.counts.operations = self.steward.counts.clone();
         self.network.heal();
         self.disk = DiskKnobs::CALM;
         self.trace.line(self.queue.now(), |line| line.push_str("HEAL"));
         for store in 0..self.processes.len() {
             self.processes[store].slow_disk = false;
             self.resume(store)?;
+            self.processes[store].jump_ms = 0;
             if self.processes[store].draining {
                 self.crash(store, Keep::All);
             }
@@ -204,10 +244,11 @@ fn fault_number(fault: &Fault) -> u64 {
         Fault::Resume(store) => 0x600 + *store as u64,
         Fault::SlowDisk(store, slow) => 0x700 + 2 * *store as u64 + u64::from(*slow),
         Fault::FailSync(store) => 0x800 + *store as u64,
-        Fault::Transfer(region, store) => 0x900 + 16 * *region as u64 + *store as u64,
+        Fault::Transfer(region, store) => 0x900 + 16 * *region + *store as u64,
         Fault::FailWrite(store) => 0xb00 + *store as u64,
         Fault::FailFile(store) => 0xc00 + *store as u64,
         Fault::Drain(store) => 0xd00 + *store as u64,
-        Fault::CrashLeader(region, span) => 0xa00 + *region as u64 + span.0,
+        Fault::Jump(node, jump) => 0xe00 + *node as u64 + jump.unsigned_abs(),
+        Fault::CrashLeader(region, span) => 0xa00 + *region + span.0,
     }
 }

@@ -5,6 +5,7 @@ use super::Cluster;
 use crate::sim::event::{Event, StoreEvent};
 use crate::sim::invariants::Broken;
 use crate::sim::layout::store_place;
+use crate::sim::matrix::Change;
 use crate::sim::time::Nanos;
 use engine::Engine;
 use proto::flotillapb::snapshot_chunk::Part;
@@ -19,6 +20,7 @@ use raftstore::snapshot::{
 impl Cluster {
     /// Sends a snapshot: all parts arrive together, some time from now, or never.
     pub(super) fn send_snapshot(&mut self, from: usize, send: SnapshotSend) -> Result<(), Broken> {
+        self.happened(Change::Snapshot);
         let SnapshotSend { region, to, message, source } = send;
         self.watch(from, &message)?;
         let place = store_place(to.store_id);

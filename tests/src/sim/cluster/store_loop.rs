@@ -1,15 +1,18 @@
 //! The store loop: events in, turns out.
 
 use super::Cluster;
+use super::placement::Report;
 use crate::sim::event::{Answer, Ask, AskWhat, Event, StoreEvent};
 use crate::sim::invariants::fresh_reads::FreshReads;
 use crate::sim::invariants::{Broken, Sent};
 use crate::sim::layout::{store_id, store_place};
+use crate::sim::matrix::Change;
 use crate::sim::process::{STALLED_MAX, Said};
 use crate::sim::time::Nanos;
 use crate::sim::trace::Trace;
 use bytes::Bytes;
 use engine::{Cf, Engine};
+use proto::eraftpb::MessageType;
 use proto::raft_serverpb::RaftMessage;
 use raftstore::keys::RawCf;
 use raftstore::local_reader::ReadMiss;
@@ -72,6 +75,13 @@ impl Cluster {
             StoreEvent::Unreachable(other) => {
                 self.tell(store, StoreMsg::Unreachable { store: store_id(other) });
             }
+            StoreEvent::Measure(check) => self.measure(store, *check),
+            StoreEvent::Hash(task) => self.hash(store, *task),
+            StoreEvent::Heartbeat => self.store_heartbeat(store),
+            StoreEvent::Advice(advice) => self.advised(store, *advice),
+            StoreEvent::Consult(consult) => self.consult(store, *consult)?,
+            StoreEvent::BrainTick => self.brain_tick(store)?,
+            StoreEvent::Think => self.think(store)?,
         }
         self.listen(store);
         Ok(())
@@ -121,7 +131,11 @@ impl Cluster {
             snapshots,
             installs,
             discarded_snapshots,
-            heartbeats: _,
+            heartbeats,
+            split_checks,
+            split_requests,
+            split_reports,
+            region_questions,
             drained: _,
             poisoned,
         } = turn;
@@ -146,6 +160,22 @@ impl Cluster {
         for install in installs {
             let delay = self.process_rng.span(Nanos::micros(50), Nanos::millis(20));
             self.schedule(store, delay, StoreEvent::Install(Box::new(install)));
+        }
+        for heartbeat in heartbeats {
+            self.report(store, Report::Region(heartbeat));
+        }
+        for request in split_requests {
+            self.report(store, Report::AskSplit(request));
+        }
+        for regions in split_reports {
+            self.report(store, Report::Split(regions));
+        }
+        for question in region_questions {
+            self.report(store, Report::Question(question));
+        }
+        for check in split_checks {
+            let delay = self.process_rng.around(self.knobs.apply_mean);
+            self.schedule(store, delay, StoreEvent::Measure(Box::new(check)));
         }
         if self.knobs.probes {
             self.probe_lease(store)?;
@@ -186,6 +216,10 @@ impl Cluster {
             rule.sent(sent, |index| self.term_at(from, message.region_id, index))?;
         }
         self.invariants.commit_rule = rule;
+        let is_transfer = |sent: Sent<'_>| sent.kind() == MessageType::MsgTimeoutNow;
+        if Sent::of(from, message).is_some_and(is_transfer) {
+            self.happened(Change::Transfer);
+        }
         if self.invariants.one_leader.count() > leaders {
             self.counts.leaders += 1;
             self.check_election(from, message.region_id)?;
@@ -195,40 +229,41 @@ impl Cluster {
 
     /// I8: nobody is elected while a lease is held (Raft thesis §6.4.1).
     fn check_election(&self, store: usize, region: u64) -> Result<(), Broken> {
-        let place = self.layout.place_of(region.into());
-        let Some(place) = place else { return Ok(()) };
-        match self.lease_holders(place).find(|other| *other != store) {
-            Some(holder) if self.term(holder, place) < self.term(store, place) => {
+        let term = self.term(store, region);
+        for other in (0..self.processes.len()).filter(|other| *other != store) {
+            let held = self.status(other, region);
+            let held = held.filter(|status| self.has_lease(other, status));
+            if held.is_some_and(|status| status.raft.term.0 < term) {
                 let what = format!(
                     "store {} is elected in region {region} while store {} has a lease",
                     store + 1,
-                    holder + 1
+                    other + 1
                 );
-                Err(Broken::new("I8 one lease holder", what))
+                return Err(Broken::new("I8 one lease holder", what));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// I7: a store that would serve reads by lease now would serve fresh ones.
     fn probe_lease(&self, store: usize) -> Result<(), Broken> {
-        for (place, region) in self.layout.regions.iter().enumerate() {
-            if self.has_lease(store, place) {
-                let position = self.invariants.fresh_reads.position(region.id);
-                let applied = self.apply_state(store, place).applied_index.0;
-                FreshReads::served(store, region.id, applied, position, "lease")?;
-            }
+        for held in self.leases(store) {
+            let region = held.region.id;
+            let position = self.invariants.fresh_reads.position(region);
+            let applied = self.apply_state(store, region).applied_index.0;
+            FreshReads::served(store, region, applied, position, "lease")?;
         }
         Ok(())
     }
 
     /// I7, for a read that is being served.
     fn check_read(&self, store: usize, ask: &Ask, by: &str, is_served: bool) -> Result<(), Broken> {
-        let region = ask.header.region;
-        let place = self.layout.place_of(region).filter(|_| is_served);
-        let Some(place) = place else { return Ok(()) };
-        let applied = self.apply_state(store, place).applied_index.0;
-        FreshReads::served(store, region.get(), applied, ask.position, by)
+        if !is_served {
+            return Ok(());
+        }
+        let region = ask.header.region.get();
+        let applied = self.apply_state(store, region).applied_index.0;
+        FreshReads::served(store, region, applied, ask.position, by)
     }
 
     fn ask(&mut self, store: usize, mut ask: Ask) -> Result<(), Broken> {
@@ -306,6 +341,9 @@ impl Cluster {
                     self.schedule(store, delay, StoreEvent::ReadNow(ask, Box::new(permit)));
                 }
                 Said::Permit(ask, Err(error)) => self.reply_to(ask.attempt, Answer::Error(error)),
+                Said::MayRead(number, Ok(_)) => self.may_read(store, number),
+                Said::MayRead(..) => self.processes[store].brain.blank(),
+                Said::Committed(number, result) => self.change_ended(store, number, result),
             }
         }
     }

@@ -17,6 +17,12 @@ impl HardStates {
     /// A store is about to write a batch to its log.
     pub fn write(&mut self, store: usize, batch: &WriteBatch) -> Result<(), Broken> {
         for op in batch.ops() {
+            if let Op::Delete { cf: Cf::Raft, key } = op
+                && let Ok(Key::HardState(region)) = Key::decode(Cf::Raft, key)
+            {
+                // The peer was destroyed; another one of the region may begin anew.
+                self.written.remove(&(store, region.get()));
+            }
             let Op::Put { cf: Cf::Raft, key, value } = op else { continue };
             let Ok(Key::HardState(region)) = Key::decode(Cf::Raft, key) else { continue };
             let Ok(new) = eraftpb::HardState::decode(value.clone()) else { continue };

@@ -12,7 +12,9 @@
 //! | [`promises`]          | I6: term, vote and acknowledged entries survive restarts    | §3.4, §3.8                      |
 //! | [`structure`]         | a node's indexes are in order                               | §3.5                            |
 //! | [`fresh_reads`]       | I7, I8: reads see what was acknowledged; one lease holder   | §6.4                            |
-//! | [`exactly_once`]      | I10, I11: data is exactly what the applied entries say      | §5.1, §6.3                      |
+//! | [`exactly_once`]      | I8, I10, I11: data and range are what the applied entries say | §5.1, §6.3                    |
+//! | [`unique`]            | I13: ids and timestamps are given once, timestamps grow     | hazards S1, S2, S3              |
+//! | [`disks`]             | I8, I9: no overlap, no resurrection, nothing left behind    | hazards M1, M3, M6, M7          |
 //!
 //! I5 (acknowledged writes survive) and I7 (linearizable reads) are judged from the clients' history by
 //! [`crate::checkers`]; I14 (liveness) by the second phase of a run.
@@ -21,6 +23,7 @@
 //! applied, what is on its disk.
 
 pub mod commit_rule;
+pub mod disks;
 pub mod durable;
 pub mod exactly_once;
 pub mod fresh_reads;
@@ -31,6 +34,7 @@ pub mod one_leader;
 pub mod promises;
 pub mod state_machine;
 pub mod structure;
+pub mod unique;
 
 use proto::eraftpb;
 use proto::raft_serverpb::RaftMessage;
@@ -97,8 +101,10 @@ pub struct Invariants {
     pub promises: promises::Promises,
     /// I7, I8.
     pub fresh_reads: fresh_reads::FreshReads,
-    /// I10, I11.
-    pub exactly_once: exactly_once::ExactlyOnce,
+    /// I8, I9.
+    pub disks: disks::Disks,
+    /// I13.
+    pub unique: unique::Unique,
 }
 
 impl Invariants {
@@ -107,6 +113,7 @@ impl Invariants {
         let Some(sent) = Sent::of(store, message) else { return Ok(()) };
         self.one_leader.sent(sent)?;
         self.leader_complete.sent(sent)?;
+        self.disks.sent(sent)?;
         self.promises.sent(sent)
     }
 }
