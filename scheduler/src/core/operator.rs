@@ -57,6 +57,9 @@ pub(super) struct Operator {
     begun_ms: u64,
     step_since_ms: u64,
     told_ms: Option<u64>,
+    /// Of a region that is merged: its version when that was told, and when it froze.
+    told_version: Option<u64>,
+    frozen_version: Option<u64>,
 }
 
 /// What came of looking at an operator.
@@ -90,6 +93,8 @@ impl Operator {
             begun_ms: now_ms,
             step_since_ms: now_ms,
             told_ms: None,
+            told_version: None,
+            frozen_version: None,
         }
     }
 
@@ -115,6 +120,11 @@ impl Operator {
             self.at += 1;
             (self.step_since_ms, self.told_ms) = (now_ms, None);
         }
+        let merging = matches!(self.step(), Some(Step::Merge { .. }));
+        if merging && self.was_merge_given_up(info.epoch().version) {
+            let reason = "the stores gave the merge up".to_owned();
+            return Progress::Ended(OperatorState::Cancelled, reason);
+        }
         let Some(step) = self.step() else {
             return Progress::Ended(OperatorState::Finished, String::new());
         };
@@ -131,11 +141,30 @@ impl Operator {
         if !tell || self.told_ms.is_some_and(|told_ms| now_ms.saturating_sub(told_ms) < REPEAT_MS) {
             return Progress::Running(None);
         }
+        if self.frozen_version.is_some() {
+            // Told again, it would freeze again after its stores gave the merge up.
+            return Progress::Running(None);
+        }
         let told = step.instruction(info, tree);
         if told.is_some() {
             self.told_ms = Some(now_ms);
+            if merging {
+                self.told_version.get_or_insert(info.epoch().version);
+            }
         }
         Progress::Running(told.map(Box::new))
+    }
+
+    /// A region's version grows when it freezes to be merged, and again when that is rolled back.
+    fn was_merge_given_up(&mut self, version: u64) -> bool {
+        match (self.told_version, self.frozen_version) {
+            (Some(told), None) if version > told => {
+                self.frozen_version = Some(version);
+                false
+            }
+            (_, Some(frozen)) => version > frozen,
+            _ => false,
+        }
     }
 
     fn without_region(&self, tree: &RegionTree) -> Progress {

@@ -18,6 +18,8 @@ use crate::planted::{Bug, planted};
 const TRANSFER_MS: u64 = 10_000;
 /// Patience with a change of the membership or of the range.
 const CHANGE_MS: u64 = 60_000;
+/// Patience with a merge: its stores give up long before.
+const MERGE_MS: u64 = 120_000;
 /// Patience with a peer that gets the region's data.
 const CATCH_UP_MS: u64 = 600_000;
 
@@ -99,7 +101,8 @@ impl Step {
     /// How long it may take.
     pub(super) fn patience_ms(&self) -> u64 {
         match self {
-            Self::AddLearner(_) | Self::Merge { .. } => CATCH_UP_MS,
+            Self::AddLearner(_) => CATCH_UP_MS,
+            Self::Merge { .. } => MERGE_MS,
             Self::Transfer { .. } => TRANSFER_MS,
             _ => CHANGE_MS,
         }

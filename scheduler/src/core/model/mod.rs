@@ -60,6 +60,8 @@ pub(super) struct Model {
     steps: u64,
     /// Steps that a new peer takes to catch up.
     lag: u64,
+    /// Regions freeze when they are to be merged, and that is all.
+    refuses_merges: bool,
 }
 
 impl Model {
@@ -74,6 +76,7 @@ impl Model {
             next_id: 1_000_000,
             steps: 0,
             lag: 2,
+            refuses_merges: false,
         };
         model.core.apply(change, START_MS);
         (1..=stores).for_each(|id| model.add_store(id, &[]));

@@ -104,6 +104,11 @@ impl Model {
     }
 
     fn merge(&mut self, id: u64, expected: metapb::Region) {
+        if self.refuses_merges {
+            let epoch = self.groups.get_mut(&id).unwrap().meta.region_epoch.as_mut().unwrap();
+            (epoch.version, epoch.conf_ver) = (epoch.version + 1000, epoch.conf_ver + 1);
+            return;
+        }
         let source = self.groups[&id].clone();
         let Some(target) = self.groups.get_mut(&expected.id) else { return };
         if target.meta.region_epoch != expected.region_epoch {

@@ -114,6 +114,34 @@ fn the_lead_that_comes_back_to_a_peer_on_its_way_out_is_sent_on() {
 }
 
 #[test]
+fn a_merge_that_its_stores_gave_up_is_not_told_again() {
+    let mut model = model();
+    // The stores freeze the source and then roll back, whatever the target does.
+    model.refuses_merges = true;
+    let id = wish(
+        &mut model,
+        Wish::Merge(proto::flotillapb::add_operator_request::Merge {
+            source_region_id: 1,
+            target_region_id: 2,
+        }),
+    );
+    let version = |model: &Model| model.groups[&1].meta.region_epoch.unwrap().version;
+    model.run(1);
+    assert_eq!(version(&model), 1001, "frozen");
+    model.run(20);
+    assert_eq!(version(&model), 1001, "told once");
+    model.groups.get_mut(&1).unwrap().meta.region_epoch.as_mut().unwrap().version += 1;
+    model.run(2);
+    let (state, reason) = ended(&model, id);
+    assert_eq!(
+        (state, reason.as_str()),
+        (OperatorState::Cancelled, "the stores gave the merge up")
+    );
+    model.run(30);
+    assert_eq!(version(&model), 1002);
+}
+
+#[test]
 fn history_keeps_the_last_ones_only() {
     let mut model = model();
     for turn in 0..300 {
