@@ -92,6 +92,10 @@ pub enum Bug {
     RemovedPeerNotTold,
     /// M16: a region that was merged away lives on beside the snapshot that holds its keys.
     MergedRegionSurvives,
+    /// R8: a change that a snapshot has overtaken is applied to the later membership that came with it.
+    OvertakenChangeApplied,
+    /// A destroyed peer keeps to itself that its removal is committed.
+    TombstoneIsSilent,
 }
 
 impl Bug {
@@ -140,6 +144,8 @@ impl Bug {
         Bug::CreatedOverNeighbour,
         Bug::RemovedPeerNotTold,
         Bug::MergedRegionSurvives,
+        Bug::OvertakenChangeApplied,
+        Bug::TombstoneIsSilent,
     ];
 }
 

@@ -29,6 +29,7 @@ use crate::apply::{self, ApplyTask};
 use crate::keys::{self, Key};
 use crate::peer::TurnBuilder;
 use crate::peer::records::RegionRecord;
+use crate::planted::{Bug, planted};
 
 /// What is remembered of a destroyed peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,8 @@ impl Store {
         let Some(tombstone) = self.graves.tombstone(region) else { return };
         let Some((commit, commit_term)) = tombstone.removed_at else { return };
         let Ok(request) = raft::wire::message_from_proto(content) else { return };
-        if tombstone.peer != PeerId::from(to.id) || request.from.0 != from.id {
+        let other = tombstone.peer != PeerId::from(to.id) || request.from.0 != from.id;
+        if other || planted(Bug::TombstoneIsSilent) {
             return;
         }
         let refusal = VoteResponse { reject: true, commit, commit_term };

@@ -19,6 +19,12 @@ const HASTE_SPREAD_TICKS: u64 = 20;
 /// A sleeping follower asks whether it is still a member once in so many of a sleeping leader's reports.
 const QUESTION_PERIODS: u64 = 5;
 
+/// The index of a ping …
+const PING: u64 = 0;
+
+/// … and of one that answers another, and is not answered.
+const PING_ANSWER: u64 = 1;
+
 impl Store {
     /// Whatever concerns a peer's data or log wakes it. `by_leader`: it comes from its leader.
     pub(super) fn wake(&mut self, region: RegionId, by_leader: bool) {
@@ -85,7 +91,8 @@ impl Store {
             }
         }
         if tick.is_multiple_of(self.config.heartbeat_ticks.into()) {
-            let pings: Vec<_> = self.sleepers.sharing().map(|store| self.ping(store)).collect();
+            let pings: Vec<_> =
+                self.sleepers.sharing().map(|store| self.ping(store, PING)).collect();
             self.messages.extend(pings);
         }
         let patience = self.config.election_timeout_ticks;
@@ -96,13 +103,13 @@ impl Store {
         }
     }
 
-    fn ping(&self, to: StoreId) -> RaftMessage {
+    fn ping(&self, to: StoreId, index: u64) -> RaftMessage {
         let peer = |store: StoreId| metapb::Peer { store_id: store.get(), ..Default::default() };
         let kind = ExtraMessageType::MsgStorePing;
         RaftMessage {
             from_peer: Some(peer(self.config.store_id)),
             to_peer: Some(peer(to)),
-            extra_msg: Some(ExtraMessage { r#type: kind.into(), index: 0 }),
+            extra_msg: Some(ExtraMessage { r#type: kind.into(), index }),
             ..RaftMessage::default()
         }
     }
@@ -125,6 +132,20 @@ impl Store {
             for region in self.sleepers.without(store) {
                 self.wake(region, false);
             }
+            self.ask_after_silence(store);
+        }
+    }
+
+    /// While a store was out of reach, its peers may have gone on without this store's: those that led, and sleep, would
+    /// never notice that they were removed.
+    fn ask_after_silence(&mut self, store: StoreId) {
+        for region in self.sleepers.led_here_beside(store) {
+            let Some(peer) = self.peers.get(&region) else { continue };
+            let questions = peer.stale_questions();
+            let there = |message: &RaftMessage| {
+                message.to_peer.is_some_and(|peer| peer.store_id == store.get())
+            };
+            self.messages.extend(questions.into_iter().filter(there));
         }
     }
 
@@ -134,7 +155,14 @@ impl Store {
         if from.store_id == 0 || from.store_id == self.config.store_id.get() {
             return Err(DropReason::UnknownSender);
         }
-        self.hear(StoreId::from(from.store_id));
+        let from = StoreId::from(from.store_id);
+        self.hear(from);
+        // A store that is pinged, and has no sleeping peer to ping back for, would seem dead: perhaps its peer there is one
+        // that it is still to get.
+        let answer = message.extra_msg.is_some_and(|extra| extra.index != PING);
+        if !answer && !self.sleepers.sharing().any(|store| store == from) {
+            self.messages.push(self.ping(from, PING_ANSWER));
+        }
         Ok(())
     }
 

@@ -101,6 +101,14 @@ impl Sleepers {
         self.without.get(&store).into_iter().flatten().copied().collect()
     }
 
+    /// The sleepers led here that have a peer on `store`.
+    pub(super) fn led_here_beside(&self, store: StoreId) -> Vec<RegionId> {
+        let beside = |(_, entry): &(&RegionId, &Entry)| {
+            entry.asleep.leader.is_none() && entry.asleep.others.contains(&store)
+        };
+        self.asleep.iter().filter(beside).map(|(region, _)| *region).collect()
+    }
+
     /// The stores that share sleepers with this one.
     pub(super) fn sharing(&self) -> impl Iterator<Item = StoreId> + '_ {
         self.shared.keys().copied()

@@ -16,6 +16,7 @@ mod leads;
 mod many;
 mod members;
 mod merges;
+mod mixed;
 mod parts;
 #[cfg(feature = "planted")]
 mod planted;

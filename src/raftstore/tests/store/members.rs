@@ -349,3 +349,34 @@ fn reports_say_who_is_down_and_who_lags() {
     let report = cluster.node(1).seen.heartbeats.last().unwrap().clone();
     assert!(report.down_peers.is_empty() && report.pending_peers.is_empty(), "{report:?}");
 }
+
+/// What the applier still had in hand when a snapshot overtook it is older than the membership that Raft has by then.
+#[test]
+fn a_change_that_a_snapshot_has_overtaken_does_not_touch_rafts_membership() {
+    let mut cluster = Cluster::of(4, &[1, 2, 3], |config| {
+        config.log_gc_count_limit = 10;
+        config.log_gc_ticks = 2;
+        config.hibernate_ticks = 0;
+    });
+    cluster.until_led();
+    cluster.move_lead_of(ID, 1);
+    cluster.node(3).stall_apply = true;
+    // The third store has this entry, and does not apply it.
+    cluster.change_peers(&[learner(40, 4)]).unwrap();
+    cluster.until("the snapshot", |cluster| cluster.follows(4));
+    cluster.tick(3);
+    cluster.isolate(3);
+    cluster.change_peers(&[voter(40, 4)]).unwrap();
+    cluster.tick(3);
+    for i in 0..200 {
+        cluster.put_anywhere(&format!("k{i}"), "v");
+    }
+    cluster.tick(20);
+    cluster.cut.clear();
+    cluster.until("the snapshot", |cluster| cluster.region(3, ID).unwrap().installing);
+    cluster.node(3).stall_apply = false;
+    cluster.until("the installation", |cluster| cluster.follows(3));
+    assert_eq!(cluster.stored(3, "k199").as_deref(), Some("v"));
+    let raft = cluster.region(3, ID).unwrap().raft.conf_state;
+    assert_eq!(raft, cluster.region(1, ID).unwrap().raft.conf_state);
+}

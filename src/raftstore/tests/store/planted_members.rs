@@ -85,3 +85,10 @@ fn a_tombstone_that_is_ignored_lets_a_late_message_bring_the_peer_back() {
     let counters = cluster.node(4).store.status().counters;
     assert!(counters.peers_created > 1, "it came back, and was sent away again");
 }
+
+#[test]
+fn a_silent_tombstone_leaves_the_other_of_two_without_a_leader() {
+    let mut cluster = super::removal::removed_leader_of_two();
+    with(Bug::TombstoneIsSilent, || cluster.tick(200));
+    assert_eq!(cluster.leader_of(ID), None);
+}

@@ -321,6 +321,14 @@ fn a_crash_at_any_step_of_a_destruction_ends_in_a_tombstone() {
 /// A destroyed peer's vote is missed by a partner that does not know yet that it needs it no longer: the tombstone tells.
 #[test]
 fn the_tombstone_of_a_removed_leader_frees_the_one_it_leaves() {
+    let mut cluster = removed_leader_of_two();
+    cluster.until("peer 20 to lead alone", |cluster| cluster.leader_of(ID) == Some(2));
+    assert_eq!(cluster.roles().len(), 1);
+    cluster.put_anywhere("k", "v");
+}
+
+/// A group of two of which one has led its own removal, and is gone; the other does not know.
+pub(crate) fn removed_leader_of_two() -> Cluster {
     let mut cluster = Cluster::with_members(2, &[2, 1]);
     let (header, order) = (cluster.header_of(ID), raftstore::Order::ChangePeers(vec![gone(10, 1)]));
     // The removal of peer 10 reaches it, but its acknowledgement does not come back.
@@ -355,9 +363,7 @@ fn the_tombstone_of_a_removed_leader_frees_the_one_it_leaves() {
     cluster.until_gone(1);
     assert_eq!(cluster.region(2, ID).unwrap().region.peers.len(), 2, "it does not know");
     cluster.cut.clear();
-    cluster.until("peer 20 to lead alone", |cluster| cluster.leader_of(ID) == Some(2));
-    assert_eq!(cluster.roles().len(), 1);
-    cluster.put_anywhere("k", "v");
+    cluster
 }
 
 #[test]
