@@ -106,6 +106,8 @@ pub(crate) struct Peer {
     /// A transfer of the lead was started and has not been seen to end.
     transferring: bool,
     heartbeat_due: bool,
+    /// Peers that the last report called down or pending.
+    reported_ailing: Vec<PeerId>,
 
     writes: WriteQueue,
     proposals: Proposals,
@@ -199,6 +201,7 @@ impl Peer {
             self.tick_reads(context);
             self.tick_log_gc(context);
             self.tick_farewells();
+            self.tick_ailing(context);
             if (context.tick + self.id.get())
                 .is_multiple_of(context.config.split_check_ticks.into())
             {

@@ -154,6 +154,7 @@ impl Peer {
             delegate: None,
             transferring: false,
             heartbeat_due: false,
+            reported_ailing: Vec::new(),
             writes: Default::default(),
             proposals: Default::default(),
             reads: Default::default(),

@@ -59,6 +59,26 @@ impl Peer {
     pub(super) fn heartbeat(&mut self, context: &Context<'_>) -> RegionHeartbeat {
         let flow = self.take_flow(context.now);
         let size = self.size.approximate();
+        let (down, pending_peers) = self.ailing(context);
+        let ids = down.iter().chain(&pending_peers).map(|peer| PeerId::from(peer.id));
+        self.reported_ailing = ids.collect();
+        RegionHeartbeat {
+            region: self.region.clone(),
+            leader: self.me,
+            term: self.raft.term(),
+            down_peers: down
+                .into_iter()
+                .map(|peer| (peer, self.down_seconds(&peer, context)))
+                .collect(),
+            pending_peers,
+            approximate_bytes: size.bytes,
+            approximate_keys: size.keys,
+            flow,
+        }
+    }
+
+    /// The peers that are silent, and those that could not take part in decisions at once.
+    fn ailing(&self, context: &Context<'_>) -> (Vec<metapb::Peer>, Vec<metapb::Peer>) {
         let progress = self.raft.status().progress;
         let timeout_ticks = context.config.election_timeout_ticks;
         // A learner is pending until it follows the log: before, it could not be promoted.
@@ -69,20 +89,20 @@ impl Peer {
         };
         let others = || progress.iter().filter(|p| p.id.0 != self.me.id);
         let peer = |p: &raft::ProgressStatus| self.find_peer(PeerId::from(p.id.0)).copied();
-        RegionHeartbeat {
-            region: self.region.clone(),
-            leader: self.me,
-            term: self.raft.term(),
-            down_peers: others()
-                .filter_map(peer)
-                .filter(|peer| !self.heard.is_live(peer.id.into(), context.tick, timeout_ticks))
-                .map(|peer| (peer, self.down_seconds(&peer, context)))
-                .collect(),
-            pending_peers: others().filter(|p| lags(p)).filter_map(peer).collect(),
-            approximate_bytes: size.bytes,
-            approximate_keys: size.keys,
-            flow,
+        let silent =
+            |peer: &metapb::Peer| !self.heard.is_live(peer.id.into(), context.tick, timeout_ticks);
+        let down = others().filter_map(peer).filter(silent).collect();
+        (down, others().filter(|p| lags(p)).filter_map(peer).collect())
+    }
+
+    /// A tick has passed: whoever waits for an ailing peer to recover is told when it has.
+    pub(super) fn tick_ailing(&mut self, context: &Context<'_>) {
+        if self.reported_ailing.is_empty() {
+            return;
         }
+        let (down, pending) = self.ailing(context);
+        let ids = down.iter().chain(&pending).map(|peer| PeerId::from(peer.id));
+        self.heartbeat_due |= !ids.eq(self.reported_ailing.iter().copied());
     }
 
     /// For how many whole seconds a peer has been silent.

@@ -380,3 +380,23 @@ fn a_change_that_a_snapshot_has_overtaken_does_not_touch_rafts_membership() {
     let raft = cluster.region(3, ID).unwrap().raft.conf_state;
     assert_eq!(raft, cluster.region(1, ID).unwrap().raft.conf_state);
 }
+
+/// The scheduler goes on with a move as soon as it can, not with the next regular report.
+#[test]
+fn a_peer_that_has_caught_up_is_reported_at_once() {
+    let mut cluster = Cluster::of(4, &[1, 2, 3], |config| config.region_heartbeat_ticks = 10_000);
+    cluster.until_led();
+    cluster.move_lead_of(ID, 1);
+    cluster.node(4).down = true;
+    cluster.change_peers(&[learner(40, 4)]).unwrap();
+    cluster.tick(20);
+    let pending = |cluster: &Cluster| {
+        let report = cluster.nodes[0].seen.heartbeats.last().unwrap();
+        (report.down_peers.len(), report.pending_peers.len())
+    };
+    assert_eq!(pending(&cluster), (1, 1), "it is silent by now, and that is news, too");
+    cluster.restart(4);
+    cluster.until("the snapshot", |cluster| cluster.follows(4));
+    cluster.tick(3);
+    assert_eq!(pending(&cluster), (0, 0));
+}
