@@ -72,6 +72,9 @@ fn config(members: &Members) -> raftstore::Config {
     let seed = RandomState::new().hash_one("scheduler");
     let config = raftstore::Config {
         seed,
+        // The one region is never divided, so it need not be measured.
+        region_max_bytes: u64::MAX,
+        region_max_keys: u64::MAX,
         ..raftstore::Config::new(identity.cluster_id, identity.store_id)
     };
     match members.len() {
