@@ -8,6 +8,7 @@
 //! A change runs to its end even if the caller has gone away. Whatever was taken from the core is given out only after the
 //! lead in the core's term has been confirmed: by the commit itself, by the lease, or by asking a quorum.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,10 +17,12 @@ use proto::ids::StoreId;
 use raft::Term;
 use slog::{Logger, info, warn};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::members::Members;
 use super::metrics::{Metrics, add};
 use super::replica::{LoadError, Replica, Standing};
+use super::roll;
 use super::streams::Instructions;
 use super::{Error, WallClock};
 use crate::core::{self, Change, Scheduler, Timestamp, TimestampError};
@@ -28,6 +31,8 @@ use crate::lead::{self, Decision, Lead, Task};
 
 /// Between looks at the role. A new leader says so itself; this is for the end of a lead and for changes elsewhere.
 const ROLE_INTERVAL: Duration = Duration::from_millis(50);
+/// A member not heard for this long takes no part.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How often a timestamp is tried again after its window was extended.
 const TIMESTAMP_TRIES: usize = 3;
 
@@ -69,6 +74,8 @@ pub(super) struct Driver {
     lead: Mutex<Lead>,
     order: tokio::sync::Mutex<()>,
     standing: Mutex<Standing>,
+    /// When each member was last known to take part.
+    heard: Mutex<BTreeMap<StoreId, Instant>>,
     role: watch::Sender<Role>,
     cluster_id: OnceLock<u64>,
     /// Woken whenever regions may have become known.
@@ -94,7 +101,8 @@ impl Driver {
             clock,
             lead: Mutex::new(lead),
             order: tokio::sync::Mutex::new(()),
-            standing: Mutex::new(Standing { leading: None, leader: None, active: Vec::new() }),
+            standing: Mutex::default(),
+            heard: Mutex::default(),
             role: watch::Sender::new(Role::Leaderless),
             cluster_id: OnceLock::new(),
             regions: Notify::new(),
@@ -112,12 +120,15 @@ impl Driver {
                 return Err(Error::Stopped("its store has stopped".to_owned()));
             };
             let task = self.lead.lock().observe(standing.leading);
+            let now = Instant::now();
+            self.heard.lock().extend(standing.active.iter().map(|member| (*member, now)));
             *self.standing.lock() = standing;
             self.publish();
             if let Some(task) = task {
                 self.begin(task).await?;
                 self.publish();
             }
+            self.call_the_roll().await;
             // Keeps the lease, so that the first timestamp after a pause need not wait for a quorum.
             let serving = self.lead.lock().serving();
             serving.map(|term| self.replica.has_lease(term));
@@ -152,6 +163,17 @@ impl Driver {
             info!(self.log, "this member leads the scheduler"; "term" => term.0, "records" => count);
         }
         Ok(())
+    }
+
+    /// Writes down the members that take part and are not written down yet. What fails is tried again.
+    async fn call_the_roll(&self) {
+        let Some(term) = self.lead.lock().serving() else { return };
+        let mut news = self.standing.lock().holding.clone();
+        news.retain(|member| matches!(self.replica.is_on_roll(*member), Ok(false)));
+        if !news.is_empty() {
+            info!(self.log, "members take part for the first time"; "members" => ?news);
+            let _ = self.replica.write(term, roll::request(&news)).await;
+        }
     }
 
     /// Carries a commit out; whether it succeeded and its change is applied.
@@ -203,7 +225,9 @@ impl Driver {
 
     /// The members that take part, as far as this one knows.
     pub(super) fn active(&self) -> Vec<StoreId> {
-        self.standing.lock().active.clone()
+        let heard = self.heard.lock();
+        let recent = heard.iter().filter(|(_, heard)| heard.elapsed() < SILENCE);
+        recent.map(|(member, _)| *member).collect()
     }
 
     /// Ends all streams and refuses everything from here on. The first reason stays.

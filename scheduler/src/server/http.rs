@@ -7,6 +7,7 @@
 //!     /pd/api/v1/health    which members take part           from the leader; without one, nobody does
 //!     /livez /readyz       whether this member runs, and whether somebody leads
 //!     /metrics             counters of this member
+//!     /flotilla/roll/{id}  whether a member ever took part   asked by members
 //! ```
 //! The shapes are PD's: names, nesting, keys in upper-case hexadecimal, sizes in MiB or as text. Fields without a meaning
 //! here are left out. Any other path is for gRPC, which answers "unimplemented" to what it does not know.
@@ -27,6 +28,7 @@ use super::answer::Service;
 use super::driver::{Driver, Refusal, Role};
 use super::error_map::status;
 use super::metrics;
+use super::roll;
 use super::words;
 use crate::core::{RegionInfo, Scheduler, StoreInfo};
 
@@ -37,6 +39,7 @@ pub(super) fn routes(grpc: Router, service: Service) -> Router {
         .route("/pd/api/v1/regions", get(regions))
         .route("/pd/api/v1/stores", get(stores))
         .route("/pd/api/v1/health", get(health))
+        .route(roll::PATH, get(roll::page))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::page))

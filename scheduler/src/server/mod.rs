@@ -6,7 +6,7 @@
 //!              the leader's)                                                   ▼
 //!  other members ◀──────────── transport ◀──────────────────────────────── replica: one region, its own engine
 //! ```
-//! `members` is the fixed list of members; `replica` this member's copy of the scheduler's region; `driver` runs the
+//! `members` is the fixed list of members, `roll` who of them ever took part; `replica` this member's copy of the scheduler's region; `driver` runs the
 //! leadership ([`crate::lead`]) over it. `pd`, `cluster` and `operations` translate requests inside the frame of `answer`;
 //! `streams` holds the two long streams; `forward` passes on what only the leader can answer; `error_map` is the one place
 //! where refusals become wire errors; `http`, with `words` and `metrics`, answers tools that speak HTTP/1.1.
@@ -31,6 +31,7 @@ mod metrics;
 mod operations;
 mod pd;
 mod replica;
+mod roll;
 mod streams;
 mod surroundings;
 mod words;

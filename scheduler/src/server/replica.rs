@@ -28,6 +28,7 @@ use transport::{Deliver, Receiver, SnapshotSpace, Transport};
 
 use super::Error;
 use super::members::Members;
+use super::roll;
 use crate::core::Record;
 use crate::journal::{self, JournalError};
 
@@ -35,7 +36,7 @@ use crate::journal::{self, JournalError};
 const EARLIER_FAMILY: Cf = Cf::Default;
 
 /// How this member stands in its region.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     /// The term it leads, if it leads.
     pub(super) leading: Option<Term>,
@@ -43,6 +44,8 @@ pub(super) struct Standing {
     pub(super) leader: Option<StoreId>,
     /// The members that take part as far as this one knows: all it hears if it leads, else itself and its leader.
     pub(super) active: Vec<StoreId>,
+    /// The members that are known to hold some of this leader's log; none if it does not lead.
+    pub(super) holding: Vec<StoreId>,
 }
 
 /// See the module header.
@@ -72,9 +75,10 @@ fn config(members: &Members) -> raftstore::Config {
     let seed = RandomState::new().hash_one("scheduler");
     let config = raftstore::Config {
         seed,
-        // The one region is never divided, so it need not be measured.
+        // The one region is never divided, so it need not be measured; and it is never idle for long.
         region_max_bytes: u64::MAX,
         region_max_keys: u64::MAX,
+        hibernate_ticks: 0,
         ..raftstore::Config::new(identity.cluster_id, identity.store_id)
     };
     match members.len() {
@@ -94,6 +98,9 @@ impl Replica {
         log: &Logger,
     ) -> Result<(Replica, Receiver), Error> {
         let config = config(members);
+        if members.len() > 1 && is_empty(engine.as_ref())? {
+            roll::check(members).await?;
+        }
         claim(engine.as_ref(), members)?;
         let tick = config.tick();
         let store = Store::open(config, engine.clone(), files.as_ref())?;
@@ -146,15 +153,15 @@ impl Replica {
         // A peer's id is its store's.
         let leader = raft.leader.map(|id| StoreId::new(id.0));
         let leading = (raft.role == Role::Leader).then_some(raft.term);
-        let heard = raft.progress.iter().filter(|other| other.recent_active);
-        let mut active: Vec<StoreId> = match leading {
-            Some(_) => heard.map(|other| StoreId::new(other.id.0)).collect(),
-            None => leader.into_iter().collect(),
+        let those = |which: fn(&raft::ProgressStatus) -> bool| -> Vec<StoreId> {
+            let those = raft.progress.iter().filter(|member| leading.is_some() && which(member));
+            those.map(|member| StoreId::new(member.id.0)).collect()
         };
+        let mut active = those(|member| member.recent_active);
+        active.extend(leader);
         active.push(self.me);
-        active.sort();
-        active.dedup();
-        Standing { leading, leader, active }
+        let holding = those(|member| member.matched > raft::LogIndex(0));
+        Standing { leading, leader, active, holding }
     }
 
     /// Resolves when the role may have changed.
@@ -202,6 +209,11 @@ impl Replica {
     /// The cluster's id, if it has been drawn, as far as this member knows.
     pub(super) fn cluster_id(&self) -> Result<Option<u64>, JournalError> {
         journal::cluster_id(self.engine.as_ref())
+    }
+
+    /// Whether a member is known to have taken part, as far as this one knows.
+    pub(super) fn is_on_roll(&self, member: StoreId) -> Result<bool, engine::Error> {
+        roll::is_on(self.engine.as_ref(), member)
     }
 
     /// What the store's threads and the transport have counted.
@@ -284,9 +296,15 @@ pub(super) fn earlier_version() -> Error {
 }
 
 fn holds_earlier_records(engine: &dyn Engine) -> Result<bool, engine::Error> {
-    let snapshot = engine.snapshot();
-    let mut rows = snapshot.iter(EARLIER_FAMILY, engine::KeyRange::all());
-    rows.seek_to_first()
+    Ok(!is_empty_family(engine, EARLIER_FAMILY)?)
+}
+
+fn is_empty(engine: &dyn Engine) -> Result<bool, engine::Error> {
+    Cf::ALL.into_iter().try_fold(true, |empty, cf| Ok(empty && is_empty_family(engine, cf)?))
+}
+
+fn is_empty_family(engine: &dyn Engine, cf: Cf) -> Result<bool, engine::Error> {
+    Ok(!engine.snapshot().iter(cf, engine::KeyRange::all()).seek_to_first()?)
 }
 
 fn connect(

@@ -1,29 +1,15 @@
 //! Every member answers, whoever leads.
 
-use std::time::Duration;
-
 use proto::flotillapb::bootstrap_client::BootstrapClient;
 use proto::flotillapb::operations_client::OperationsClient;
 use proto::flotillapb::{ConfigRequest, InitialRegionsRequest};
 use proto::keyspacepb::LoadKeyspaceRequest;
 use proto::keyspacepb::keyspace_client::KeyspaceClient;
 use proto::pdpb;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::group::{DEADLINE, Group, number, store};
-
-/// What a page holds.
-async fn get(address: &str, path: &str) -> (u16, String) {
-    let mut http = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    http.write_all(request.as_bytes()).await.unwrap();
-    let mut reply = String::new();
-    http.read_to_string(&mut reply).await.unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
 
 #[tokio::test]
 async fn every_member_names_the_same_leader_and_members() {
@@ -117,39 +103,4 @@ async fn calls_to_a_follower_outlast_a_failover() {
         }
     };
     assert!(id > 0);
-}
-
-#[tokio::test]
-async fn tools_find_their_pages_at_every_member() {
-    let group = Group::start(3).await;
-    let header = group.header().await;
-    let mut pd = group.pd(0);
-    for id in 1..=3 {
-        let request = pdpb::PutStoreRequest { header, store: store(id) };
-        pd.put_store(request).await.unwrap();
-    }
-    for at in 0..3 {
-        let address = group.address(at);
-        for (path, part) in [
-            ("/pd/api/v1/regions", "\"count\": 2"),
-            ("/pd/api/v1/stores", "\"count\": 3"),
-            ("/pd/api/v1/members", "\"name\": \"member-2\""),
-            ("/metrics", "flotilla_scheduler_has_leader 1"),
-            ("/readyz", "ok"),
-        ] {
-            let (status, body) = get(&address, path).await;
-            assert_eq!(status, 200, "{path} at {at}: {body}");
-            assert!(body.contains(part), "{path} at {at}: {body}");
-        }
-    }
-    // Who is heard is known after the first heartbeats.
-    let start = std::time::Instant::now();
-    loop {
-        let (_, body) = get(&group.address(0), "/pd/api/v1/health").await;
-        if body.matches("\"health\": true").count() == 3 {
-            break;
-        }
-        assert!(start.elapsed() < DEADLINE, "{body}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

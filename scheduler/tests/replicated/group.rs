@@ -151,6 +151,20 @@ impl Group {
         assert!(running.is_some(), "member {at} runs");
     }
 
+    /// Gives a member that does not run an empty disk.
+    pub(crate) fn empty(&mut self, at: usize) {
+        let member = &mut self.members[at];
+        assert!(member.running.is_none(), "member {at} runs");
+        (member.engine, member.files) = (Arc::new(MemEngine::new()), MemFiles::new());
+    }
+
+    /// How a member that ends by itself ended.
+    pub(crate) async fn ended(&mut self, at: usize) -> Result<(), scheduler::server::Error> {
+        let mut running = self.members[at].running.take().unwrap();
+        let served = tokio::time::timeout(DEADLINE, running.served.take().unwrap()).await;
+        served.unwrap().unwrap()
+    }
+
     /// Stops a member in good order.
     pub(crate) async fn stop(&mut self, at: usize) {
         let mut running = self.members[at].running.take().unwrap();
@@ -208,6 +222,20 @@ impl Group {
             }
             assert!(start.elapsed() < DEADLINE, "nobody serves");
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits until every member's page says that every member has taken part.
+    pub(crate) async fn everybody_took_part(&self) {
+        let start = Instant::now();
+        for at in 0..self.count() {
+            for member in 1..=self.count() {
+                let path = format!("/flotilla/roll/{member}");
+                while crate::pages::get(&self.address(at), &path).await.0 != 200 {
+                    assert!(start.elapsed() < DEADLINE, "{path} at {at}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
     }
 

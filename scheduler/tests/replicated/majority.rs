@@ -96,3 +96,18 @@ async fn a_member_that_was_away_catches_up_and_may_lead() {
     assert!(next.into_inner().id > last);
     assert!([away, other].contains(&group.leader().await));
 }
+
+#[tokio::test]
+async fn a_member_that_lost_its_disk_does_not_take_part_as_if_it_were_new() {
+    let mut group = Group::start(3).await;
+    let lost = group.followers().await[0];
+    group.everybody_took_part().await;
+    group.kill(lost);
+    group.empty(lost);
+    group.run(lost).await;
+    let refused = group.ended(lost).await.unwrap_err().to_string();
+    assert!(refused.contains("it is empty, but member"), "{refused}");
+    // The others go on without it.
+    let header = group.header().await;
+    group.any_timestamp(header).await;
+}
