@@ -21,6 +21,8 @@ mod parts;
 #[cfg(feature = "planted")]
 mod planted;
 #[cfg(feature = "planted")]
+mod planted_boundaries;
+#[cfg(feature = "planted")]
 mod planted_members;
 mod reads;
 mod regions;

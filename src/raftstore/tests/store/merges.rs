@@ -8,7 +8,7 @@ use raftstore::{Config, Order, RegionError};
 use super::cluster::{Cluster, REGION, append, put};
 use super::regions::cut;
 
-const LEFT: u64 = REGION.get();
+pub(crate) const LEFT: u64 = REGION.get();
 
 /// Two regions, cut at `m`, both led by store 1, and the right one's id.
 fn two_regions_with(adjust: impl FnOnce(&mut Config)) -> (Cluster, u64) {
@@ -24,16 +24,20 @@ fn two_regions_with(adjust: impl FnOnce(&mut Config)) -> (Cluster, u64) {
     (cluster, right)
 }
 
-fn two_regions() -> (Cluster, u64) {
+pub(crate) fn two_regions() -> (Cluster, u64) {
     two_regions_with(|_| {})
 }
 
-fn target(cluster: &Cluster, id: u64) -> metapb::Region {
+pub(crate) fn target(cluster: &Cluster, id: u64) -> metapb::Region {
     let leader = cluster.leader_of(id).expect("led");
     metapb::Region::clone(&cluster.region(leader, id).expect("there").region)
 }
 
-fn order_merge(cluster: &mut Cluster, source: u64, into: u64) -> Result<(), RegionError> {
+pub(crate) fn order_merge(
+    cluster: &mut Cluster,
+    source: u64,
+    into: u64,
+) -> Result<(), RegionError> {
     let target = target(cluster, into);
     cluster.order_region(source, Order::Merge { target })
 }
@@ -246,6 +250,62 @@ fn a_target_that_has_changed_meanwhile_is_not_merged_into() {
     cluster.settle();
     check_rolled_back(&mut cluster, right);
     assert_eq!(cluster.regions(1).len(), 3);
+}
+
+/// Both are frozen before either can know of the other.
+#[test]
+fn of_two_sources_of_one_target_the_second_is_rolled_back() {
+    let (mut cluster, middle) = two_regions();
+    let end = cluster.split(middle, &["t"])[0];
+    cluster.until_led();
+    let target = target(&cluster, middle);
+    let [left, right] = [LEFT, end].map(|id| cluster.header_of(id));
+    for header in [left, right] {
+        let slot = cluster.order(1, header, Order::Merge { target: target.clone() });
+        assert_eq!(slot.take(), Some(Ok(())));
+    }
+    cluster.settle();
+    cluster.until("rest", |cluster| {
+        (1..=3).all(|store| {
+            let regions = cluster.regions(store);
+            regions.len() == 2 && regions.iter().all(|status| !status.merging)
+        })
+    });
+    cluster.until_led();
+    cluster.until_equal();
+    cluster.check_tiled();
+    for key in ["apple", "pear", "ufo"] {
+        cluster.put_anywhere(key, "v");
+    }
+}
+
+/// A target ends in a third region while a source waits for it.
+#[test]
+fn a_source_whose_target_was_merged_away_is_rolled_back() {
+    let (mut cluster, middle) = two_regions();
+    let end = cluster.split(middle, &["t"])[0];
+    cluster.until_led();
+    // The third is far ahead in version, so that versions prove nothing.
+    for key in ["w", "v", "u"] {
+        cluster.split(end, &[key]);
+        cluster.until_led();
+    }
+    let orders = [(LEFT, middle), (middle, end)];
+    let orders = orders.map(|(source, into)| (cluster.header_of(source), target(&cluster, into)));
+    for (header, target) in orders {
+        let slot = cluster.order(1, header, Order::Merge { target });
+        assert_eq!(slot.take(), Some(Ok(())));
+    }
+    cluster.until("the end of the middle", |cluster| {
+        (1..=3).all(|store| cluster.region(store, middle).is_none())
+    });
+    cluster.until("rest", |cluster| (1..=3).all(|store| !is_merging(cluster, store, LEFT)));
+    cluster.until_led();
+    cluster.until_equal();
+    cluster.check_tiled();
+    for key in ["apple", "pear", "tuna"] {
+        cluster.put_anywhere(key, "v");
+    }
 }
 
 #[test]

@@ -15,11 +15,14 @@ use super::regions::cut;
 const WHOLE: u64 = REGION.get();
 
 /// What the first cut's part and its peer on store 3 will be called.
-const PART: u64 = 101;
-const PEER_OF_3: u64 = 104;
+pub(crate) const PART: u64 = 101;
+pub(crate) const PEER_OF_3: u64 = 104;
 
 /// A cluster whose store 3 holds `record`, and perhaps a hard state, for the part that the first cut makes.
-fn with_record_on_3(record: RegionLocalState, hard_state: Option<eraftpb::HardState>) -> Cluster {
+pub(crate) fn with_record_on_3(
+    record: RegionLocalState,
+    hard_state: Option<eraftpb::HardState>,
+) -> Cluster {
     let mut cluster = Cluster::led_by(1);
     cluster.put(1, "apple", "1");
     cluster.put(1, "pear", "2");
@@ -38,7 +41,7 @@ fn with_record_on_3(record: RegionLocalState, hard_state: Option<eraftpb::HardSt
     cluster
 }
 
-fn record(state: PeerState, peer: u64) -> RegionLocalState {
+pub(crate) fn record(state: PeerState, peer: u64) -> RegionLocalState {
     let region = metapb::Region {
         id: PART,
         start_key: cut("m"),

@@ -9,10 +9,10 @@ use raftstore::{ReadMode, StoreMsg};
 use super::cluster::{Cluster, Slot, header, put};
 
 /// Reverses a defence until the end of the scene.
-struct Planted;
+pub(crate) struct Planted;
 
 impl Planted {
-    fn new(bug: Bug) -> Planted {
+    pub(crate) fn new(bug: Bug) -> Planted {
         activate(Some(bug));
         Planted
     }

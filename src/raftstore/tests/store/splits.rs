@@ -1,15 +1,19 @@
 //! Cutting regions: under writes, on stores that were away, over crashes; what cannot be cut is refused.
 
 use bytes::Bytes;
+use engine::{Cf, Engine};
+use prost::Message as _;
 use proto::codec::encode;
+use proto::flotillapb::RegionLocalState;
 use raftstore::command::{ClientId, Request, WriteResult};
+use raftstore::keys::Key;
 use raftstore::msg::{SplitCheck, SplitChecked};
 use raftstore::{Config, Order, RegionError, RequestHeader, StoreMsg};
 
 use super::cluster::{Cluster, REGION, append, put};
 use super::regions::cut;
 
-const WHOLE: u64 = REGION.get();
+pub(crate) const WHOLE: u64 = REGION.get();
 
 #[test]
 fn a_region_is_cut_and_both_parts_serve_at_once() {
@@ -136,12 +140,15 @@ fn no_lease_outlives_a_cut_that_is_not_applied_here() {
     cluster.check_tiled();
 }
 
+pub(crate) fn open_session(client: u64) -> Request {
+    Request::OpenSession { client: ClientId(client) }
+}
+
 #[test]
 fn retries_find_their_answer_on_either_side() {
     let mut cluster = Cluster::led_by(1);
-    let open = |client| Request::OpenSession { client: ClientId(client) };
-    cluster.send_anywhere("x", open(7));
-    cluster.send_anywhere("x", open(8));
+    cluster.send_anywhere("x", open_session(7));
+    cluster.send_anywhere("x", open_session(8));
     let first = cluster.send_anywhere("apple", append("apple", "a", 7, 1));
     let second = cluster.send_anywhere("pear", append("pear", "bb", 8, 1));
     assert_eq!(first, Some(Ok(WriteResult::Appended { value_bytes: 1 })));
@@ -224,7 +231,7 @@ fn a_crash_of_any_store_at_any_step_leaves_the_whole_or_all_parts() {
                 assert_eq!(cluster.order_region(WHOLE, Order::Split { keys }), Ok(()));
                 cluster.answer_split_requests_by_steps(1, step);
                 if keep_all {
-                    engine::Engine::sync(cluster.node(victim).engine.as_ref()).unwrap();
+                    Engine::sync(cluster.node(victim).engine.as_ref()).unwrap();
                 }
                 cluster.crash(victim);
                 cluster.restart(victim);
@@ -238,6 +245,29 @@ fn a_crash_of_any_store_at_any_step_leaves_the_whole_or_all_parts() {
             }
         }
     }
+}
+
+/// Whether some crash of a store, while its whole is cut at `m`, leaves the left part without the new one.
+pub(crate) fn can_be_torn(store: u64) -> bool {
+    (0..10).any(|rounds| (0..8).any(|batches| is_torn(store, rounds, batches)))
+}
+
+/// Whether a crash does that after so many rounds, if so many of the batches that were not synced are kept.
+fn is_torn(store: u64, rounds: usize, batches: usize) -> bool {
+    let mut cluster = Cluster::led_by(1);
+    let keys = vec![cut("m")];
+    assert_eq!(cluster.order_region(WHOLE, Order::Split { keys }), Ok(()));
+    cluster.answer_split_requests_by_steps(1, rounds);
+    let survivor = cluster.node(store).engine.crash(batches);
+    let stored = survivor.get(Cf::Raft, &Key::RegionState(REGION).encode()).unwrap().unwrap();
+    let left = RegionLocalState::decode(stored).unwrap().region.unwrap();
+    let part = survivor.get(Cf::Raft, &Key::ApplyState(101.into()).encode()).unwrap();
+    left.end_key == cut("m") && part.is_none()
+}
+
+#[test]
+fn no_crash_tears_the_parts_apart() {
+    assert!((1..=3).all(|store| !can_be_torn(store)));
 }
 
 #[test]
