@@ -279,6 +279,23 @@ fn of_two_sources_of_one_target_the_second_is_rolled_back() {
     }
 }
 
+/// Each is the other's target, and frozen before it can know.
+#[test]
+fn two_neighbours_that_want_each_other_are_both_rolled_back() {
+    let (mut cluster, right) = two_regions();
+    let orders = [(LEFT, right), (right, LEFT)];
+    let orders = orders.map(|(source, into)| (cluster.header_of(source), target(&cluster, into)));
+    for (header, target) in orders {
+        let slot = cluster.order(1, header, Order::Merge { target });
+        assert_eq!(slot.take(), Some(Ok(())));
+    }
+    cluster.settle();
+    check_rolled_back(&mut cluster, right);
+    check_rolled_back(&mut cluster, LEFT);
+    assert_eq!(order_merge(&mut cluster, LEFT, right), Ok(()));
+    check_merged(&mut cluster, LEFT, right);
+}
+
 /// A target ends in a third region while a source waits for it.
 #[test]
 fn a_source_whose_target_was_merged_away_is_rolled_back() {
