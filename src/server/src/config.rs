@@ -79,6 +79,10 @@ pub struct Config {
     pub split_requests_per_second: u64,
     /// Ticks between a leader's reports on its region; a change is reported at once. Default 200, at least 1.
     pub region_heartbeat_ticks: u32,
+    /// Ticks without anything happening in a region after which it sleeps; 0 is never. Default 40.
+    pub hibernate_ticks: u32,
+    /// Ticks between the reports of a leader that sleeps. Default 1200, at least 1.
+    pub sleeping_heartbeat_ticks: u32,
 
     /// Threads that serve the network, each a small runtime of its own. Default 1, at most 64.
     pub network_threads: usize,
@@ -116,6 +120,8 @@ impl Default for Config {
             region_part_keys: 0,
             split_requests_per_second: 30_000,
             region_heartbeat_ticks: 200,
+            hibernate_ticks: 40,
+            sleeping_heartbeat_ticks: 1200,
             network_threads: 1,
             streams_per_connection_max: 1024,
             store_heartbeat_ms: 1000,
@@ -209,6 +215,8 @@ impl Config {
             region_part_keys: part_of(self.region_part_keys, self.region_max_keys),
             split_requests_per_second: self.split_requests_per_second,
             region_heartbeat_ticks: self.region_heartbeat_ticks,
+            hibernate_ticks: self.hibernate_ticks,
+            sleeping_heartbeat_ticks: self.sleeping_heartbeat_ticks,
             reads: match self.reads {
                 Reads::Lease => ReadMode::Lease,
                 Reads::ReadIndex => ReadMode::ReadIndex,

@@ -151,6 +151,8 @@ impl Observer {
             };
             gauge("regions", store.regions.len());
             gauge("regions_led", leads);
+            let asleep = store.regions.iter().filter(|r| r.hibernating).count();
+            gauge("regions_asleep", asleep);
             gauge("log_writes_in_flight", store.log_writes_in_flight);
             gauge("snapshots_sending", store.snapshots_sending);
             gauge("snapshots_installing", store.snapshots_installing);
@@ -187,7 +189,12 @@ impl Observer {
 fn region(status: raftstore::RegionStatus) -> RegionStatus {
     let raftstore::RegionStatus { region, peer, raft, applied_index, state_hash, .. } = status;
     let (approximate_bytes, approximate_keys) = (status.approximate_bytes, status.approximate_keys);
-    let state = if status.installing { PeerState::Applying } else { PeerState::Normal };
+    let hibernating = status.hibernating;
+    let state = match (status.installing, status.merging) {
+        (true, _) => PeerState::Applying,
+        (false, true) => PeerState::Merging,
+        (false, false) => PeerState::Normal,
+    };
     let role = match raft.role {
         Role::Follower => RaftRole::Follower,
         Role::PreCandidate => RaftRole::PreCandidate,
@@ -215,7 +222,7 @@ fn region(status: raftstore::RegionStatus) -> RegionStatus {
         state: state as i32,
         approximate_bytes,
         approximate_keys,
-        ..RegionStatus::default()
+        hibernating,
     }
 }
 

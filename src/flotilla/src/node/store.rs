@@ -108,6 +108,16 @@ impl Process for Store {
             purpose: "Ticks between a leader's reports on its region",
         },
         Setting {
+            name: "hibernate_ticks",
+            default: "40",
+            purpose: "Ticks without anything happening in a region after which it sleeps; 0: never",
+        },
+        Setting {
+            name: "sleeping_heartbeat_ticks",
+            default: "1200",
+            purpose: "Ticks between the reports of a leader that sleeps",
+        },
+        Setting {
             name: "network_threads",
             default: "1",
             purpose: "Threads that serve the network, at most 64",

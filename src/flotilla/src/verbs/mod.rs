@@ -51,7 +51,7 @@ pub(crate) enum DataVerb {
     /// Print every pair as one JSON object per line; `load --format jsonl` reads it back
     Export(export::Args),
     /// Show the cluster; exit code 7 if something is wrong
-    Status(status::Args),
+    Status,
 }
 
 impl DataVerb {
@@ -69,7 +69,7 @@ impl DataVerb {
             DataVerb::Append(args) => append::run(context, args).await,
             DataVerb::Load(args) => load::run(context, args).await,
             DataVerb::Export(args) => export::run(context, args).await,
-            DataVerb::Status(args) => status::run(context, args).await,
+            DataVerb::Status => status::run(context).await,
         }
     }
 }

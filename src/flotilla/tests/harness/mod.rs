@@ -99,6 +99,12 @@ impl Node {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        let at = self.args.iter().position(|arg| arg == "--addr").expect("it was given one");
+        &self.args[at + 1]
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
