@@ -24,7 +24,7 @@ use raftstore::{
 };
 use slog::Logger;
 use tokio::sync::{Notify, oneshot};
-use transport::{Deliver, Receiver, SnapshotSpace, Transport};
+use transport::{Deliver, Pace, Receiver, SnapshotSpace, Transport};
 
 use super::Error;
 use super::members::Members;
@@ -118,7 +118,8 @@ impl Replica {
         let worker = Worker::start(parts, edges, WorkerOptions::default())?;
         let router = worker.router();
         assert!(to.set(router.clone()).is_ok(), "connected once");
-        let space = SnapshotSpace { files, limits: ReceiveLimits::default(), slots: Slots::new(1) };
+        let (slots, pace) = (Slots::new(1), Pace::new(0));
+        let space = SnapshotSpace { files, limits: ReceiveLimits::default(), slots, pace };
         let deliver = Arc::new(Delivery(router.clone()));
         let receiver =
             Receiver::new(members.identity(), deliver, space, counters.clone(), log.clone());

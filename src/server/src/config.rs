@@ -58,7 +58,7 @@ pub struct Config {
     pub memory_budget_bytes: usize,
     /// Applied entries of a region's log above which it is compacted. Default 4096, at least 1.
     pub log_gc_count: u64,
-    /// Bytes per second that all outgoing snapshots share; 0 is no limit. Default 64 MiB.
+    /// Bytes per second that all snapshots share, in each direction; 0 is no limit. Default 64 MiB.
     pub snapshot_bytes_per_second: u64,
     /// Snapshots received at once. Default 2, at least 1.
     pub snapshot_receives_max: usize,

@@ -18,6 +18,7 @@
 mod counters;
 mod link;
 pub mod mailbox;
+mod pace;
 mod receive;
 pub mod resolve;
 mod snapshot_receive;
@@ -38,10 +39,10 @@ pub use crate::counters::Counters;
 use crate::counters::add;
 use crate::link::Link;
 pub use crate::mailbox::{Batches, Mailbox, MailboxLimits};
+pub use crate::pace::Pace;
 pub use crate::receive::{Deliver, Receiver, SnapshotSpace};
 use crate::resolve::Addresses;
 pub use crate::resolve::{Resolve, ResolveError, Resolving};
-use crate::snapshot_send::Pace;
 
 /// Who a store is, as its messages say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub struct Parts {
     pub resolve: Arc<dyn Resolve>,
     /// Told when a store cannot be reached.
     pub on_unreachable: OnUnreachable,
-    /// The rate of all snapshots together; 0 is no limit.
+    /// The rate of all snapshots that are sent, together; 0 is no limit.
     pub snapshot_bytes_per_second: u64,
     /// Shared with the receiving half.
     pub counters: Arc<Counters>,

@@ -14,8 +14,8 @@ use proto::raft_serverpb::RaftMessage;
 use raftstore::snapshot::{ReceiveLimits, ReceivedSnapshot, Slots, SnapshotFiles};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::Identity;
 use crate::counters::{Counters, add};
+use crate::{Identity, Pace};
 
 /// Takes what arrives.
 pub trait Deliver: Send + Sync + 'static {
@@ -35,6 +35,8 @@ pub struct SnapshotSpace {
     pub limits: ReceiveLimits,
     /// How many at once.
     pub slots: Slots,
+    /// How fast all of them together.
+    pub pace: Pace,
 }
 
 /// The service `flotilla.Transport`.

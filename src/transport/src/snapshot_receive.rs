@@ -2,7 +2,7 @@
 //!
 //! A blocking thread writes and checks, so that a large snapshot does not hold up the network; a short queue lies between.
 //! What is refused leaves no file behind. How many are received at once is limited: a further one is refused, and its
-//! sender tries again later.
+//! sender tries again later. All of them share one rate limit ([`crate::Pace`]).
 //!
 //! Tests: `tests/loopback`.
 
@@ -82,6 +82,8 @@ impl Receiver {
         while let Some(part) = next_part(&mut chunks).await? {
             if let Part::Data(data) = &part {
                 add(&self.counters.snapshot_bytes_received, data.data.len());
+                // Not reading on holds the sender back.
+                tokio::time::sleep(self.snapshots.pace.take(data.data.len())).await;
             }
             if parts.send(part).await.is_err() {
                 break;

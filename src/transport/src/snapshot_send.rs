@@ -11,14 +11,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use proto::flotillapb::SnapshotChunk;
 use proto::flotillapb::snapshot_chunk::{Header, Part};
 use proto::flotillapb::transport_client::TransportClient;
 use proto::ids::StoreId;
-use raftstore::Instant;
 use raftstore::msg::SnapshotSend;
-use raftstore::snapshot::{SnapshotSource, TokenBucket};
+use raftstore::snapshot::SnapshotSource;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,29 +31,6 @@ const CHUNKS_QUEUED_MAX: usize = 4;
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
 /// After the last chunk, the receiver has so long to check its file and make it durable.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How much may leave at once before the rate limit begins to hold.
-const BURST_BYTES: u64 = 4 << 20;
-
-/// Spreads the chunks of all snapshots over time.
-pub(crate) struct Pace {
-    bucket: Mutex<TokenBucket>,
-    origin: tokio::time::Instant,
-}
-
-impl Pace {
-    /// At most `bytes_per_second` on average; 0 is no limit.
-    pub(crate) fn new(bytes_per_second: u64) -> Pace {
-        let bucket = Mutex::new(TokenBucket::new(bytes_per_second, BURST_BYTES));
-        Pace { bucket, origin: tokio::time::Instant::now() }
-    }
-
-    fn take(&self, bytes: u64) -> Duration {
-        let since = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // One burst ahead of the origin, so that the first one passes.
-        self.bucket.lock().take(bytes, Instant::from_ns(since))
-    }
-}
-
 /// Sends one snapshot and says whether it has arrived.
 pub(crate) async fn send(shared: Arc<Shared>, snapshot: SnapshotSend) -> bool {
     let (region, to) = (snapshot.region, StoreId::from(snapshot.to.store_id));
@@ -126,7 +101,7 @@ fn read(
         let Some(part) = part else { return Ok(()) };
         if let Part::Data(data) = &part {
             add(&shared.counters.snapshot_bytes_sent, data.data.len());
-            let wait = shared.pace.take(data.data.len() as u64);
+            let wait = shared.pace.take(data.data.len());
             if !wait.is_zero() {
                 shared.runtime.block_on(tokio::time::sleep(wait));
             }

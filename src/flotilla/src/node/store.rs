@@ -64,7 +64,7 @@ impl Process for Store {
         Setting {
             name: "snapshot_bytes_per_second",
             default: "67108864",
-            purpose: "What all outgoing snapshots share; 0 is no limit",
+            purpose: "What all snapshots share, in each direction; 0 is no limit",
         },
         Setting {
             name: "snapshot_receives_max",

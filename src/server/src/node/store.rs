@@ -12,7 +12,7 @@ use raftstore::snapshot::{ReceiveLimits, ReceivedSnapshot, Slots, SnapshotFiles}
 use raftstore::worker::{Clock, Edges, Parts, Router, SendError, Worker, WorkerOptions};
 use raftstore::{Store, StoreMsg};
 use tokio::sync::oneshot;
-use transport::{Deliver, Identity, Receiver, SnapshotSpace, Transport};
+use transport::{Deliver, Identity, Pace, Receiver, SnapshotSpace, Transport};
 
 use super::listen::{Port, Serving};
 use super::reports::Reports;
@@ -195,7 +195,8 @@ impl Node {
             reports: wires.reports.clone(),
             receiving: slots.clone(),
         };
-        let space = SnapshotSpace { files, limits: ReceiveLimits::default(), slots };
+        let pace = Pace::new(config.snapshot_bytes_per_second);
+        let space = SnapshotSpace { files, limits: ReceiveLimits::default(), slots, pace };
         let deliver = Arc::new(Delivery(worker.router()));
         let receiver = Receiver::new(identity, deliver, space, wires.counters.clone(), log.clone());
         let routes = routes(Verbs::new(Arc::new(backend), kv), &observer, &health)?

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use transport::{
-    Counters, Deliver, Identity, Parts, Receiver, Resolve, ResolveError, Resolving, SnapshotSpace,
-    Transport,
+    Counters, Deliver, Identity, Pace, Parts, Receiver, Resolve, ResolveError, Resolving,
+    SnapshotSpace, Transport,
 };
 
 pub(crate) const US: u64 = 1;
@@ -81,6 +81,11 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) fn start(identity: Identity) -> Server {
+        Server::paced(identity, 0)
+    }
+
+    /// One that takes snapshots at no more than this rate.
+    pub(crate) fn paced(identity: Identity, bytes_per_second: u64) -> Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -91,6 +96,7 @@ impl Server {
             files: files.clone(),
             limits: ReceiveLimits::default(),
             slots: Slots::new(1),
+            pace: Pace::new(bytes_per_second),
         };
         let receiver = Receiver::new(identity, inbox.clone(), space, counters.clone(), log);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -124,6 +130,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn start(identity: Identity) -> Client {
+        Client::paced(identity, 0)
+    }
+
+    /// One that sends snapshots at no more than this rate.
+    pub(crate) fn paced(identity: Identity, snapshot_bytes_per_second: u64) -> Client {
         let (map, counters) = (Arc::new(Map::default()), Arc::new(Counters::default()));
         let unreachable = Arc::new(AtomicU64::new(0));
         let told = unreachable.clone();
@@ -137,7 +148,7 @@ impl Client {
             identity,
             resolve: map.clone(),
             on_unreachable,
-            snapshot_bytes_per_second: 0,
+            snapshot_bytes_per_second,
             counters: counters.clone(),
         };
         let transport = Transport::new(parts, runtime, log);

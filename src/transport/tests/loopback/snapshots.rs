@@ -162,3 +162,26 @@ async fn only_so_many_are_received_at_once() {
     eventually("the place is free again", || server.spooled() == 0).await;
     send(&server, parts(7)).await.unwrap();
 }
+
+#[tokio::test]
+async fn each_side_keeps_its_rate() {
+    // What is beyond the burst of 4 MiB takes its time; how much longer it takes is the machine's business.
+    let rate = 8 << 20;
+    for (sends, takes) in [(rate, 0), (0, rate)] {
+        let server = Server::paced(identity(7, THEM), takes);
+        let client = Client::paced(identity(7, US), sends);
+        client.knows(&server);
+        let start = tokio::time::Instant::now();
+        for _ in 0..2 {
+            assert!(client.transport.stream_snapshot(snapshot()).await);
+        }
+        let arrived = server.inbox.snapshots.lock().clone();
+        let bytes: u64 = arrived.iter().map(|(_, file)| file.content_bytes).sum();
+        let least_ms = (bytes - (4 << 20)) * 1000 / rate;
+        let took_ms = start.elapsed().as_millis() as u64;
+        assert!(
+            took_ms >= least_ms,
+            "{bytes} bytes in {took_ms} ms, sending {sends}, taking {takes}"
+        );
+    }
+}
