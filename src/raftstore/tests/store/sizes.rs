@@ -3,7 +3,7 @@
 use raftstore::msg::SplitRequest;
 use raftstore::scan::is_valid_cut;
 
-use super::cluster::{Cluster, put, region};
+use super::cluster::{Cluster, header, put, region};
 
 fn small_regions() -> Cluster {
     Cluster::led_by_with(1, |config| {
@@ -39,6 +39,31 @@ fn the_leader_reports_size_and_flow() {
     assert_eq!((flow.bytes_written, flow.keys_written, flow.interval_ms), (2000, 20, 2000));
     let status = cluster.status(1);
     assert_eq!((status.approximate_bytes, status.approximate_keys), (2000, 20));
+}
+
+#[test]
+fn what_is_read_is_reported_too() {
+    let mut cluster = small_regions();
+    cluster.tick(41);
+    cluster.node(1).seen.heartbeats.clear();
+    fill(&mut cluster, 0, 1);
+    for _ in 0..5 {
+        let read = cluster.reader(1).read_metered(
+            &header(),
+            || cluster.now,
+            |_, meter| {
+                meter.count(b"000000", 94);
+            },
+        );
+        assert_eq!(read, Ok(()));
+    }
+    let permit = cluster.ask_read(1);
+    cluster.settle();
+    let permit = permit.take().unwrap().unwrap();
+    assert_eq!(permit.read_metered(|_, meter| meter.count(b"000001", 0)), Ok(()));
+    cluster.tick(41);
+    let flow = cluster.node(1).seen.heartbeats.pop().unwrap().flow;
+    assert_eq!((flow.bytes_read, flow.keys_read), (506, 6));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use engine::{Cf, Engine, Iter, Snapshot};
 use proto::metapb;
 use raftstore::command::{Request, WriteResult};
 use raftstore::keys::{self, RawCf};
-use raftstore::{ReadMiss, ReadPermit, RegionError, Reply, RequestHeader};
+use raftstore::{ReadMeter, ReadMiss, ReadPermit, RegionError, Reply, RequestHeader};
 
 /// A read of the engine under a grant. May run more than once: a grant that ran out meanwhile voids what was read.
 pub type ReadFn<'a> = &'a mut dyn FnMut(&View<'_>);
@@ -45,23 +45,31 @@ pub trait Backend: Send + Sync + 'static {
 pub struct View<'a> {
     engine: &'a dyn Engine,
     region: &'a metapb::Region,
+    meter: Option<&'a ReadMeter>,
 }
 
 impl<'a> View<'a> {
     /// A view of what belongs to `region`.
     pub fn new(engine: &'a dyn Engine, region: &'a metapb::Region) -> View<'a> {
-        View { engine, region }
+        View { engine, region, meter: None }
+    }
+
+    /// The same, which counts what is read.
+    pub fn metered(self, meter: &'a ReadMeter) -> View<'a> {
+        View { meter: Some(meter), ..self }
     }
 
     /// The value of one key.
     pub(crate) fn get(&self, cf: RawCf, key: &[u8]) -> engine::Result<Option<Bytes>> {
         debug_assert!(covers(self.region, key), "a read of a key that was not checked");
-        self.engine.get(Cf::Raw, &keys::raw(cf, key))
+        let value = self.engine.get(Cf::Raw, &keys::raw(cf, key))?;
+        count(self.meter, key, value.as_ref().map_or(0, Bytes::len));
+        Ok(value)
     }
 
     /// One consistent state of the region, for reads of more than one key.
     pub(crate) fn freeze(&self) -> Frozen<'a> {
-        Frozen { snapshot: self.engine.snapshot(), region: self.region }
+        Frozen { snapshot: self.engine.snapshot(), region: self.region, meter: self.meter }
     }
 
     /// Refuses a key outside of the region.
@@ -82,13 +90,21 @@ impl<'a> View<'a> {
 pub(crate) struct Frozen<'a> {
     snapshot: Arc<dyn Snapshot>,
     region: &'a metapb::Region,
+    meter: Option<&'a ReadMeter>,
 }
 
 impl Frozen<'_> {
     /// The value of one key.
     pub(crate) fn get(&self, cf: RawCf, key: &[u8]) -> engine::Result<Option<Bytes>> {
         debug_assert!(covers(self.region, key), "a read of a key that was not checked");
-        self.snapshot.get(Cf::Raw, &keys::raw(cf, key))
+        let value = self.snapshot.get(Cf::Raw, &keys::raw(cf, key))?;
+        count(self.meter, key, value.as_ref().map_or(0, Bytes::len));
+        Ok(value)
+    }
+
+    /// A row that a cursor has found is read.
+    pub(crate) fn count(&self, key: &[u8], value_bytes: usize) {
+        count(self.meter, key, value_bytes);
     }
 
     /// A cursor over the part of `[start, end)` that lies in the region; an empty `end` is the end of the keyspace.
@@ -101,6 +117,12 @@ impl Frozen<'_> {
             (false, false) => end.min(region_end),
         };
         self.snapshot.iter(Cf::Raw, keys::raw_range(cf, start, end))
+    }
+}
+
+fn count(meter: Option<&ReadMeter>, key: &[u8], value_bytes: usize) {
+    if let Some(meter) = meter {
+        meter.count(key, value_bytes);
     }
 }
 

@@ -43,7 +43,9 @@ impl RaftBackend {
 impl Backend for RaftBackend {
     fn read_now(&self, header: &RequestHeader, read: ReadFn<'_>) -> Result<(), ReadMiss> {
         let clock = || self.clock.now();
-        self.reader.read(header, clock, |region| read(&View::new(&*self.engine, region)))
+        self.reader.read_metered(header, clock, |region, meter| {
+            read(&View::new(&*self.engine, region).metered(meter));
+        })
     }
 
     fn permit(&self, header: RequestHeader, reply: Reply<ReadPermit>) {
@@ -51,7 +53,9 @@ impl Backend for RaftBackend {
     }
 
     fn read_with(&self, permit: &ReadPermit, read: ReadFn<'_>) -> Result<(), RegionError> {
-        permit.read(|region| read(&View::new(&*self.engine, region)))
+        permit.read_metered(|region, meter| {
+            read(&View::new(&*self.engine, region).metered(meter));
+        })
     }
 
     fn write(&self, header: RequestHeader, request: Request, reply: Reply<WriteResult>) {

@@ -55,7 +55,10 @@ impl Shape {
         while valid {
             let value = if self.key_only { &[] } else { iter.value() };
             match rows.push(self.form, raw_user_key(iter.key()), value)? {
-                Pushed::Row => left -= 1,
+                Pushed::Row => {
+                    frozen.count(raw_user_key(iter.key()), value.len());
+                    left -= 1;
+                }
                 Pushed::Hidden => {}
                 Pushed::Full => break,
             }
