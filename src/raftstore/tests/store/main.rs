@@ -24,6 +24,8 @@ mod planted;
 mod planted_boundaries;
 #[cfg(feature = "planted")]
 mod planted_members;
+#[cfg(feature = "planted")]
+mod planted_sleep;
 mod reads;
 mod regions;
 mod removal;
