@@ -3,10 +3,14 @@
 //! to rest: every region is led, every peer is one that its region lists, every store holds its regions' data, and every
 //! acknowledged write is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use engine::{Cf, Engine};
+use prost::Message as _;
+use proto::flotillapb::{PeerState, RegionLocalState};
 use proto::metapb::{self, PeerRole};
 use raftstore::command::WriteResult;
+use raftstore::keys::Key;
 use raftstore::{Order, StoreMsg};
 
 use super::cluster::{Cluster, Slot, put};
@@ -47,9 +51,13 @@ struct World {
     /// Regions by what leaders report, as a scheduler sees them.
     regions: BTreeMap<u64, metapb::Region>,
     count: u64,
-    /// Before this step no merge is ordered: a scheduler lets one end before it begins another.
-    merge_after: u64,
-    steps: u64,
+    /// Peers on each store, and those that were there and are gone.
+    present: BTreeSet<(u64, u64, u64)>,
+    gone: BTreeSet<(u64, u64, u64)>,
+    /// Who led a region in a term.
+    leads: BTreeMap<(u64, u64), u64>,
+    /// The state of a region after an entry.
+    states: BTreeMap<(u64, u64), u64>,
     did: Vec<String>,
 }
 
@@ -72,8 +80,20 @@ impl World {
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let (known, regions) = Default::default();
         let (waiting, did) = Default::default();
-        let (count, merge_after, steps) = (0, 0, 0);
-        World { cluster, dice, known, waiting, regions, count, merge_after, steps, did }
+        let (present, gone, leads, states) = Default::default();
+        World {
+            cluster,
+            dice,
+            known,
+            waiting,
+            regions,
+            count: 0,
+            present,
+            gone,
+            leads,
+            states,
+            did,
+        }
     }
 
     fn note(&mut self, what: String) {
@@ -112,13 +132,57 @@ impl World {
         self.check();
     }
 
-    /// What must hold at any time.
+    /// What must hold at any time: regions of a store have no keys in common, a region has one leader in a term, its state
+    /// after an entry is the same everywhere, and a peer that is gone does not come back.
     fn check(&mut self) {
         for store in self.cluster.stores() {
-            if !self.cluster.node(store).down {
-                self.cluster.check_disjoint(store);
+            if self.cluster.node(store).down {
+                continue;
             }
+            self.cluster.check_disjoint(store);
+            let regions = self.cluster.regions(store);
+            for status in &regions {
+                let (id, raft) = (status.region.id, &status.raft);
+                if raft.role == raft::Role::Leader {
+                    let first = *self.leads.entry((id, raft.term.0)).or_insert(store);
+                    assert_eq!(first, store, "region {id}, term {}\n{}", raft.term, self.story());
+                }
+                let at = (id, status.applied_index.0);
+                if !status.region.peers.is_empty() && !status.installing {
+                    let first = *self.states.entry(at).or_insert(status.state_hash);
+                    assert_eq!(first, status.state_hash, "{at:?}\n{}", self.story());
+                }
+            }
+            let of_store = |(at, ..): &&(u64, u64, u64)| *at == store;
+            let now: BTreeSet<_> =
+                regions.iter().map(|s| (store, s.region.id, s.peer.id)).collect();
+            let left: Vec<_> = self.present.iter().filter(of_store).copied().collect();
+            for peer in left.into_iter().filter(|peer| !now.contains(peer)) {
+                self.present.remove(&peer);
+                self.gone.insert(peer);
+            }
+            let back: Vec<_> = now.intersection(&self.gone).collect();
+            assert!(back.is_empty(), "came back: {back:?}\n{}", self.story());
+            self.present.extend(now);
         }
+    }
+
+    /// What was not durable is as it was before: a peer whose tombstone was not is back, a peer whose record was not is gone.
+    fn crash(&mut self, store: u64) {
+        self.cluster.crash(store);
+        self.note(format!("crash {store}"));
+        self.present.retain(|(at, ..)| *at != store);
+        let engine = self.cluster.node(store).engine.clone();
+        self.gone.retain(|(at, region, peer)| {
+            let key = Key::RegionState((*region).into()).encode();
+            let stored = engine.get(Cf::Raft, &key).unwrap();
+            let record = stored.map(|bytes| RegionLocalState::decode(bytes).unwrap());
+            let buried = record.is_some_and(|record| {
+                let last = record.peer.is_some_and(|last| last.id >= *peer);
+                record.state() == PeerState::Tombstone && last
+            });
+            *at != store || buried
+        });
     }
 
     fn collect(&mut self) {
@@ -149,7 +213,6 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.steps += 1;
         match self.dice.roll(26) {
             0..=5 => self.write(),
             6..=10 => self.order_change(),
@@ -170,8 +233,7 @@ impl World {
             19 => {
                 let store = 1 + self.dice.roll(STORES);
                 if !self.cluster.node(store).down {
-                    self.cluster.crash(store);
-                    self.note(format!("crash {store}"));
+                    self.crash(store);
                 }
             }
             20 | 21 => {
@@ -281,11 +343,6 @@ impl World {
     fn order_merge(&mut self) {
         let led = self.led();
         let Some((id, leader)) = self.dice.pick(&led) else { return };
-        let merging = |store| self.cluster.regions(store).iter().any(|status| status.merging);
-        if self.steps < self.merge_after || self.cluster.stores().any(merging) {
-            return;
-        }
-        self.merge_after = self.steps + 20;
         let region = self.cluster.region(leader, id).expect("led").region;
         let beside = |other: &&metapb::Region| {
             (!other.end_key.is_empty() && other.end_key == region.start_key)
@@ -452,7 +509,7 @@ fn whatever_happens_the_cluster_comes_to_rest_and_keeps_what_it_acknowledged() {
     let (first, count) = (number("FLOTILLA_SEED"), number("FLOTILLA_SEEDS"));
     let first = first.unwrap_or(1);
     let mut tally = Tally::default();
-    for seed in first..first + count.unwrap_or(30) {
+    for seed in first..first + count.unwrap_or(15) {
         match std::panic::catch_unwind(|| run(seed)) {
             Ok(sums) => tally.iter_mut().zip(sums).for_each(|(sum, count)| *sum += count),
             Err(panic) => {
