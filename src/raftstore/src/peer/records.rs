@@ -173,7 +173,9 @@ pub(crate) fn has_passed(
     epoch: metapb::RegionEpoch,
 ) -> bool {
     let since = since.unwrap_or_default();
-    is_past(region.region_epoch.unwrap_or_default(), epoch)
+    // A peer that waits for its first snapshot has only been told an epoch.
+    !region.peers.is_empty()
+        && is_past(region.region_epoch.unwrap_or_default(), epoch)
         && since.version <= epoch.version
         && since.conf_ver <= epoch.conf_ver
 }
@@ -207,5 +209,34 @@ mod tests {
             let foreign = RegionRecord::decode(8.into(), record.encode()).unwrap_err();
             assert_eq!(foreign.detail, "it speaks of region 7");
         }
+    }
+
+    #[test]
+    fn only_what_came_by_the_log_is_known_to_have_passed() {
+        let epoch = |conf_ver, version| metapb::RegionEpoch { conf_ver, version };
+        let at = |now, since| {
+            let peers = vec![metapb::Peer { id: 3, store_id: 1, ..Default::default() }];
+            let region =
+                metapb::Region { id: 7, region_epoch: Some(now), peers, ..Default::default() };
+            RegionRecord { snapshot_epoch: since, ..RegionRecord::normal(region, None) }
+        };
+        let expected = epoch(3, 5);
+        assert!(!at(expected, None).has_passed(expected), "it is there");
+        assert!(!at(epoch(3, 4), None).has_passed(expected), "it has not got there");
+        assert!(!at(epoch(2, 5), None).has_passed(expected), "it has not got there");
+        assert!(at(epoch(3, 6), None).has_passed(expected));
+        assert!(at(epoch(4, 5), Some(expected)).has_passed(expected));
+        assert!(
+            !at(epoch(3, 9), Some(epoch(3, 6))).has_passed(expected),
+            "it came from a snapshot"
+        );
+        assert!(
+            !at(epoch(5, 5), Some(epoch(4, 5))).has_passed(expected),
+            "it came from a snapshot"
+        );
+        let told = RegionRecord { region: metapb::Region::default(), ..at(epoch(9, 9), None) };
+        assert!(!told.has_passed(expected), "an epoch it was told");
+        let region = at(epoch(9, 9), None).region;
+        assert!(!RegionRecord::tombstone(region, None, None).has_passed(expected));
     }
 }

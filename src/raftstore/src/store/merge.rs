@@ -154,7 +154,9 @@ impl Store {
         let id = RegionId::from(merging.target.id);
         let past_unmerged = |target: &metapb::Region| {
             let epoch = target.region_epoch.unwrap_or_default();
-            is_past(epoch, expected) && epoch.version <= source.epoch().version
+            !target.peers.is_empty()
+                && is_past(epoch, expected)
+                && epoch.version <= source.epoch().version
         };
         if let Some(target) = self.peers.get(&id) {
             return target.has_passed(expected) || past_unmerged(target.region());

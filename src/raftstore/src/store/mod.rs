@@ -19,8 +19,7 @@
 //! # Life of a peer
 //! [`creation`]: by a first message, or by the bootstrap. [`stale`]: does the region still want it? [`destroy`]: its end.
 //!
-//! # Left out
-//! Split, merge and hibernation.
+//! [`split`]: parts that come to be. [`merge`]: a region that is taken over by its neighbour.
 //!
 //! Tests: `tests/`.
 
