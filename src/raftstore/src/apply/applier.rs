@@ -132,7 +132,7 @@ impl Applier {
         if !planted(Bug::ReplyBeforeWritten) {
             self.flush()?;
         }
-        turn.results = advanced.into_iter().filter_map(|region| self.result(region)).collect();
+        turn.results.extend(advanced.into_iter().filter_map(|region| self.result(region)));
         turn.results.append(&mut lives);
         Ok(turn)
     }
@@ -210,7 +210,7 @@ impl Applier {
             }
             let source = match self.source_of(region, &content) {
                 Source::None => None,
-                Source::Ready(source) => self.take_source(source),
+                Source::Ready(source) => self.take_source(source, turn),
                 Source::Behind { source, index, term } => {
                     entries.push_front(entry);
                     proposals.0.reverse();
@@ -302,7 +302,7 @@ impl Applier {
         Ok(Some(SnapshotReady { region, to, meta, engine }))
     }
 
-    fn result(&mut self, region: RegionId) -> Option<ApplyResult> {
+    pub(super) fn result(&mut self, region: RegionId) -> Option<ApplyResult> {
         let apply = self.regions.get_mut(&region)?;
         Some(ApplyResult {
             region,

@@ -189,8 +189,14 @@ impl Applier {
         self.regions.get(&source).is_some_and(|source| source.is_frozen_at(index))
     }
 
-    /// Takes out a region that is about to end.
-    pub(super) fn take_source(&mut self, source: RegionId) -> Option<RegionApply> {
+    /// Takes out a region that is about to end. What it has still to tell, of a region that it took over itself, or of parts
+    /// it was cut into, is told before its end is.
+    pub(super) fn take_source(
+        &mut self,
+        source: RegionId,
+        turn: &mut ApplyTurn,
+    ) -> Option<RegionApply> {
+        turn.results.extend(self.result(source));
         self.moved.remove(&source);
         self.taken_over.insert(source);
         self.regions.remove(&source)

@@ -279,6 +279,29 @@ fn of_two_sources_of_one_target_the_second_is_rolled_back() {
     }
 }
 
+/// A store whose applier stood still learns of a chain of merges, and of a cut before it, in one go.
+#[test]
+fn what_a_region_did_before_it_ended_is_not_forgotten() {
+    let (mut cluster, middle) = two_regions();
+    let end = cluster.split(middle, &["t"])[0];
+    cluster.until_led();
+    cluster.until_equal();
+    cluster.node(3).stall_apply = true;
+    let part = cluster.split(middle, &["p"])[0];
+    cluster.until_led();
+    assert_eq!(order_merge(&mut cluster, LEFT, middle), Ok(()));
+    cluster.until("the first merge", |cluster| {
+        cluster.region(1, LEFT).is_none() && cluster.leader_of(middle).is_some()
+    });
+    assert_eq!(order_merge(&mut cluster, middle, part), Ok(()));
+    cluster.until("the second merge", |cluster| cluster.region(1, middle).is_none());
+    cluster.node(3).stall_apply = false;
+    cluster.until_equal();
+    cluster.check_tiled();
+    let ids: Vec<_> = cluster.regions(3).iter().map(|status| status.region.id).collect();
+    assert_eq!(ids, [end, part]);
+}
+
 /// Each is the other's target, and frozen before it can know.
 #[test]
 fn two_neighbours_that_want_each_other_are_both_rolled_back() {
