@@ -72,6 +72,8 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(3);
 /// Calls in flight on one connection.
 const CALLS_PER_CONNECTION_MAX: usize = 1024;
+/// Open streams on one connection: a member passes all of its clients on over one.
+const STREAMS_PER_CONNECTION_MAX: u32 = 8192;
 /// Why streams end when the scheduler was told to stop.
 const SHUTDOWN: &str = "the scheduler is shutting down";
 /// Between the pings that find out that a client's machine is gone.
@@ -224,6 +226,7 @@ pub async fn serve(
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         .add_routes(routes);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let end = Arc::clone(&driver);

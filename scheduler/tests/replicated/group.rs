@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::mem::MemEngine;
+use engine::{Cf, Engine};
 use proto::metapb;
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{self, GetMembersResponse, RequestHeader};
+use raftstore::keys;
 use raftstore::snapshot::MemFiles;
+use scheduler::journal::REGION;
 use scheduler::server::{Config, Surroundings, serve};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -69,8 +72,13 @@ fn port() -> u16 {
 impl Group {
     /// Starts so many members, and waits until one serves.
     pub(crate) async fn start(count: usize) -> Group {
+        Group::start_some(count, count).await
+    }
+
+    /// The same, with the last of them not started.
+    pub(crate) async fn start_some(count: usize, started: usize) -> Group {
         let mut group = Group::prepare(count).await;
-        for member in 0..count {
+        for member in 0..started {
             group.run(member).await;
         }
         group.leader().await;
@@ -236,6 +244,17 @@ impl Group {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// Where the log on a member's disk begins.
+    pub(crate) fn first_in_log(&self, at: usize) -> u64 {
+        let snapshot = self.members[at].engine.snapshot();
+        let mut rows = snapshot.iter(Cf::Raft, keys::log_range_all(REGION));
+        assert!(rows.seek_to_first().unwrap(), "the log is never empty");
+        match keys::Key::decode(Cf::Raft, rows.key()) {
+            Ok(keys::Key::LogEntry(_, index)) => index.0,
+            other => panic!("{other:?}"),
         }
     }
 

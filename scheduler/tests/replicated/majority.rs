@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use proto::pdpb;
+use proto::{metapb, pdpb};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::group::{DEADLINE, Group, store};
+use crate::pages::get;
 
 #[tokio::test]
 async fn a_lost_majority_is_told_and_comes_back_with_everything() {
@@ -110,4 +111,57 @@ async fn a_member_that_lost_its_disk_does_not_take_part_as_if_it_were_new() {
     // The others go on without it.
     let header = group.header().await;
     group.any_timestamp(header).await;
+}
+
+/// Changes after which the log is cut short, so that whoever missed them needs a snapshot; and a few more.
+const CHANGES: u64 = 4_500;
+
+#[tokio::test]
+async fn a_member_that_starts_late_is_given_a_snapshot() {
+    let mut group = Group::start_some(3, 2).await;
+    let header = group.header().await;
+    let pd = group.pd(group.leader().await);
+    let mut version = 0;
+    while version < CHANGES {
+        // Each differs from the one before, so each is an entry of the log.
+        let batch = (0..100).map(|_| {
+            version += 1;
+            let record = metapb::Store { version: version.to_string(), ..store(1).unwrap() };
+            let (mut pd, store) = (pd.clone(), Some(record));
+            async move { pd.put_store(pdpb::PutStoreRequest { header, store }).await }
+        });
+        for put in futures::future::join_all(batch.collect::<Vec<_>>()).await {
+            assert_eq!(put.unwrap().into_inner().header.unwrap().error, None);
+        }
+    }
+    let version = last_version(&group).await;
+    let start = Instant::now();
+    while group.first_in_log(group.leader().await) < CHANGES / 2 {
+        assert!(start.elapsed() < DEADLINE, "the log is not cut");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    group.run(2).await;
+    // From its own data it knows which cluster it belongs to.
+    let start = Instant::now();
+    while group.members(2).await.ok().and_then(|members| members.header) != Some(answered(header)) {
+        assert!(start.elapsed() < DEADLINE, "it knows nothing");
+    }
+    let (_, metrics) = get(&group.address(2), "/metrics").await;
+    assert!(metrics.contains("flotilla_scheduler_snapshots_installed 1"), "{metrics}");
+    // It takes part: with one of the others it goes on.
+    let leader = group.leader().await;
+    group.kill(leader);
+    assert_eq!(last_version(&group).await, version);
+}
+
+/// What the store that was registered over and over says last.
+async fn last_version(group: &Group) -> String {
+    let request = pdpb::GetStoreRequest { header: group.header().await, store_id: 1 };
+    let found = group.pd(group.leader().await).get_store(request).await.unwrap().into_inner();
+    found.store.unwrap().version
+}
+
+fn answered(header: Option<pdpb::RequestHeader>) -> pdpb::ResponseHeader {
+    let cluster_id = header.map_or(0, |header| header.cluster_id);
+    pdpb::ResponseHeader { cluster_id, error: None }
 }
