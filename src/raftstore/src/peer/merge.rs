@@ -12,7 +12,7 @@
 
 use proto::ids::{PeerId, RegionId, StoreId};
 use proto::metapb::{self, PeerRole};
-use raft::{EntryKind, LogIndex, ProgressState, Term};
+use raft::{EntryKind, LogIndex, ProgressState, StorageError, Term};
 
 use super::order::refused;
 use super::records::has_passed;
@@ -46,26 +46,29 @@ impl Peer {
         has_passed(&self.region, self.snapshot_epoch, epoch)
     }
 
-    /// The region that takes this one over, if that is decided or may be: the command for it stands in the log, applied or
-    /// not. As long as that region has a peer here, this peer's data must stay.
-    pub(crate) fn merging_into(&self) -> Option<RegionId> {
+    /// The region that takes this one over, as it was when that was proposed, if it was: the command for it stands in the
+    /// log, applied or not.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(crate) fn merge_target(&self) -> Result<Option<metapb::Region>, StorageError> {
         if let Some(merging) = &self.merging {
-            return Some(merging.target.id.into());
+            return Ok(Some(merging.target.clone()));
         }
         let (mut from, to) = (self.applied_index.next(), self.raft.last_index().next());
         while from < to {
-            let entries = self.raft.log().entries(from, to, SCAN_BYTES_MAX).ok()?;
+            let entries = self.raft.log().entries(from, to, SCAN_BYTES_MAX)?;
             for entry in &entries {
                 if entry.kind == EntryKind::Normal
                     && let Ok(Command::PrepareMerge { target, .. }) =
                         Command::decode(entry.data.clone())
                 {
-                    return Some(target.id.into());
+                    return Ok(Some(target));
                 }
             }
             from += entries.len().max(1) as u64;
         }
-        None
+        Ok(None)
     }
 
     /// An effect of a command of a merge.

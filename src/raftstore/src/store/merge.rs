@@ -169,6 +169,18 @@ impl Store {
         })
     }
 
+    /// Whether a region of this store may still have to take `source` over, with the data that only `source` has here: its
+    /// target has a peer, or may get one by a cut of a region that lags.
+    pub(super) fn is_needed_by_target(&self, source: &Peer) -> bool {
+        let Ok(target) = source.merge_target() else { return true };
+        // Every peer of a region has the command that ends it before that is carried out: one without it is not asked.
+        let Some(target) = target else { return false };
+        let id = RegionId::from(target.id);
+        let may_be_born =
+            self.graves.tombstone(id).is_none() && self.overlapping(&target).next().is_some();
+        self.peers.contains_key(&id) || self.is_occupied(id) || may_be_born
+    }
+
     /// Both leads are here: the target's log decides.
     fn decide_merge(&mut self, id: RegionId, merging: Merging, epoch: Epoch, give_up: bool) {
         let Some(source) = self.peers.get(&id).map(|peer| peer.region().clone()) else { return };

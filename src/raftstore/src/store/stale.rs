@@ -75,11 +75,7 @@ impl Store {
             let holds = holder.start_key <= *start
                 && (holder.end_key.is_empty() || *start < holder.end_key);
             let here = self.peers.contains_key(&holder_id) || self.is_occupied(holder_id);
-            // A region that is here, and may still have to take it over from its own log, needs its data.
-            let into = peer.merging_into();
-            let needed =
-                into.is_some_and(|id| self.peers.contains_key(&id) || self.is_occupied(id));
-            holds && said.version > known.version && !here && !needed
+            holds && said.version > known.version && !here && !self.is_needed_by_target(peer)
         };
         if gone {
             self.doom(asked);

@@ -3,7 +3,7 @@
 
 use proto::metapb;
 use raftstore::command::{ClientId, Request, WriteResult};
-use raftstore::{Config, Order, RegionError};
+use raftstore::{Config, Order, RegionError, StoreMsg};
 
 use super::cluster::{Cluster, REGION, append, put};
 use super::regions::cut;
@@ -300,6 +300,32 @@ fn what_a_region_did_before_it_ended_is_not_forgotten() {
     cluster.check_tiled();
     let ids: Vec<_> = cluster.regions(3).iter().map(|status| status.region.id).collect();
     assert_eq!(ids, [end, part]);
+}
+
+/// The scheduler says that it was merged away, and so it was: but not here, where its target is still to be born.
+#[test]
+fn a_source_that_its_target_will_need_is_not_destroyed() {
+    let mut cluster = Cluster::led_by(1);
+    cluster.put(1, "apple", "1");
+    cluster.until_equal();
+    cluster.node(3).stall_apply = true;
+    cluster.put(1, "pear", "2");
+    let right = cluster.split(LEFT, &["m"])[0];
+    cluster.until("a lead", |cluster| cluster.leader_of(right).is_some());
+    assert_eq!(order_merge(&mut cluster, LEFT, right), Ok(()));
+    cluster.until("the merge", |cluster| {
+        cluster.region(1, LEFT).is_none() && cluster.leader_of(right).is_some()
+    });
+    let holder = target(&cluster, right);
+    cluster.send(3, StoreMsg::RegionAnswer { asked: REGION, holder: holder.clone() });
+    cluster.settle();
+    assert!(cluster.region(3, LEFT).is_some());
+    cluster.node(3).stall_apply = false;
+    cluster.settle();
+    cluster.send(3, StoreMsg::RegionAnswer { asked: REGION, holder });
+    cluster.until_equal();
+    assert_eq!(cluster.stored(3, "apple").as_deref(), Some("1"));
+    assert_eq!(cluster.stored(3, "pear").as_deref(), Some("2"));
 }
 
 /// Each is the other's target, and frozen before it can know.
