@@ -64,8 +64,8 @@ pub(crate) enum Verb {
     /// Configuration files of the processes; settings of the running cluster
     #[command(subcommand)]
     Config(Config),
-    /// Run a whole cluster on this machine
-    Playground(playground::Options),
+    /// Run a whole cluster on this machine; with a verb: make its processes fail
+    Playground(playground::Playground),
     /// Measure a cluster
     #[cfg(feature = "rocksdb")]
     Bench(bench::Args),

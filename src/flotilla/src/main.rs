@@ -83,7 +83,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 runtime.block_on(until_interrupted(work))
             })
         }
-        Some(Verb::Playground(options)) => {
+        Some(Verb::Playground(playground::Playground { verb: Some(verb), .. })) => {
+            finish(runtime()?, |runtime| runtime.block_on(playground::control::run(verb)))
+        }
+        Some(Verb::Playground(playground::Playground { verb: None, options })) => {
             finish(runtime()?, |runtime| runtime.block_on(playground::run(options, &global)))
         }
         #[cfg(feature = "rocksdb")]

@@ -27,6 +27,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 pub(crate) struct Member {
     pub(crate) process: Process,
     child: Child,
+    args: Vec<String>,
     ended: bool,
 }
 
@@ -39,26 +40,20 @@ impl Member {
         args: Vec<String>,
     ) -> Result<Member, Failure> {
         let log = data_dir.join(format!("{name}.log"));
-        let shown = log.display().to_string();
-        let file = File::options().create(true).append(true).open(&log);
-        let file = file.map_err(Failure::io(shown.clone()))?;
-        let binary = std::env::current_exe().map_err(Failure::io("this binary"))?;
-        let mut command = Command::new(binary);
-        // What is set for the playground is not meant for every store of it.
-        let inherited = std::env::vars_os()
-            .filter(|(name, _)| !name.to_string_lossy().starts_with("FLOTILLA_"));
-        command
-            .args(args)
-            .env_clear()
-            .envs(inherited)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::from(file.try_clone().map_err(Failure::io(shown))?))
-            .stderr(Stdio::from(file))
-            .process_group(0)
-            .kill_on_drop(true);
-        let child = command.spawn().map_err(Failure::io(name.clone()))?;
-        let pid = child.id().ok_or_else(|| Failure::Server(format!("{name} did not start")))?;
-        Ok(Member { process: Process { name, pid, address, log }, child, ended: false })
+        let (child, pid) = spawn(&name, &log, &args)?;
+        Ok(Member { process: Process { name, pid, address, log }, child, args, ended: false })
+    }
+
+    /// Starts it again, with the same settings and on the data it left. Refused while it runs.
+    pub(crate) fn start_again(&mut self) -> Result<(), Failure> {
+        if self.check() {
+            return Err(Failure::Server(format!("{} runs", self.process.name)));
+        }
+        let (child, pid) = spawn(&self.process.name, &self.process.log, &self.args)?;
+        self.child = child;
+        self.process.pid = pid;
+        self.ended = false;
+        Ok(())
     }
 
     /// Whether the child still runs. Says so once when it does not.
@@ -98,6 +93,30 @@ impl Member {
         }
         self.ended = true;
     }
+}
+
+/// Starts `flotilla <args>`; its log is appended to the file.
+fn spawn(name: &str, log: &Path, args: &[String]) -> Result<(Child, u32), Failure> {
+    let shown = log.display().to_string();
+    let file = File::options().create(true).append(true).open(log);
+    let file = file.map_err(Failure::io(shown.clone()))?;
+    let binary = std::env::current_exe().map_err(Failure::io("this binary"))?;
+    let mut command = Command::new(binary);
+    // What is set for the playground is not meant for every store of it.
+    let inherited =
+        std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("FLOTILLA_"));
+    command
+        .args(args)
+        .env_clear()
+        .envs(inherited)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(file.try_clone().map_err(Failure::io(shown))?))
+        .stderr(Stdio::from(file))
+        .process_group(0)
+        .kill_on_drop(true);
+    let child = command.spawn().map_err(Failure::io(name.to_owned()))?;
+    let pid = child.id().ok_or_else(|| Failure::Server(format!("{name} did not start")))?;
+    Ok((child, pid))
 }
 
 /// Stops stores first, all at once, so that they can still hand over and report; then the schedulers.

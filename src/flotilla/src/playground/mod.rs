@@ -1,9 +1,11 @@
 //! `playground`: a whole cluster on this machine, as child processes of this binary.
 //!
-//! It is ready when a write through the client has worked. A store that is killed is reported and not restarted: to kill one
-//! and watch the others go on is what a playground is for. Data stay unless `--ephemeral`, and the next run finds them.
+//! It is ready when a write through the client has worked. A store that is killed is reported and not restarted until somebody
+//! asks for it ([`control`]): to kill one and watch the others go on is what a playground is for. Data stay unless
+//! `--ephemeral`, and the next run finds them.
 
 mod children;
+pub(crate) mod control;
 mod ports;
 mod regions;
 mod start;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use client::{Client, Settings};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::cli::Global;
 use crate::context::note;
@@ -82,6 +85,16 @@ enum Print {
     Json,
 }
 
+/// `playground` alone runs one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Playground {
+    #[command(subcommand)]
+    pub(crate) verb: Option<control::Verb>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
 /// Runs until Ctrl-C, until `--exec` ends, or until every child has ended.
 pub(crate) async fn run(options: Options, _: &Global) -> Result<(), Failure> {
     if options.schedulers.is_multiple_of(2) {
@@ -122,18 +135,20 @@ async fn supervise(
     }
     let processes = members.iter().map(|member| member.process.clone()).collect();
     let pid = i32::try_from(std::process::id()).unwrap_or_default();
-    let running = Running { pid, endpoints, data_dir, processes };
+    let mut running = Running { pid, endpoints, data_dir, processes };
     let _announcement = state::announce(&running)?;
+    let (_socket, wishes) = control::listen();
     tell(options, &running, started.elapsed())?;
+    let endpoints = running.endpoints.join(",");
     let exec = async {
         match &options.exec {
-            Some(command) => exec(command, &running).await,
+            Some(command) => exec(command, &endpoints).await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         status = exec => exit_code(status?),
-        () = watch(members) => Err(Failure::Server("every store of the playground has ended".to_owned())),
+        () = watch(members, wishes, &mut running) => Err(Failure::Server("every store of the playground has ended".to_owned())),
         _ = interrupt.recv() => { note("stopping"); Ok(()) }
         _ = terminate.recv() => Ok(()),
     }
@@ -176,8 +191,12 @@ async fn wait_ready(
     }
 }
 
-/// Reports children that end; returns when no store is left.
-async fn watch(members: &mut [Member]) {
+/// Reports children that end and starts those that somebody asks for; returns when no store is left.
+async fn watch(
+    members: &mut [Member],
+    mut wishes: mpsc::Receiver<control::Wish>,
+    running: &mut Running,
+) {
     loop {
         let mut stores = 0;
         for member in members.iter_mut() {
@@ -187,8 +206,27 @@ async fn watch(members: &mut [Member]) {
         if stores == 0 {
             return;
         }
-        tokio::time::sleep(WATCH_INTERVAL).await;
+        let wish = tokio::time::timeout(WATCH_INTERVAL, wishes.recv()).await;
+        match wish {
+            Ok(Some(wish)) => {
+                let outcome = start_again(members, &wish.name, running);
+                let told = outcome.map_or_else(|failure| failure.to_string(), |()| "ok".to_owned());
+                // Whoever asked may have gone away.
+                let _ = wish.answer.send(told);
+            }
+            Ok(None) => tokio::time::sleep(WATCH_INTERVAL).await,
+            Err(_) => {}
+        }
     }
+}
+
+fn start_again(members: &mut [Member], name: &str, running: &mut Running) -> Result<(), Failure> {
+    let member = members.iter_mut().find(|member| member.process.name == name);
+    let member = member.ok_or_else(|| Failure::NotFound(name.to_owned()))?;
+    member.start_again()?;
+    note(&format!("{name} starts again, pid {}", member.process.pid));
+    running.processes = members.iter().map(|member| member.process.clone()).collect();
+    state::update(running)
 }
 
 fn tell(options: &Options, running: &Running, took: Duration) -> Result<(), Failure> {
@@ -231,10 +269,10 @@ fn print_line(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout().lock(), "{line}").map_err(Failure::io("stdout"))
 }
 
-async fn exec(command: &str, running: &Running) -> Result<ExitStatus, Failure> {
+async fn exec(command: &str, endpoints: &str) -> Result<ExitStatus, Failure> {
     tokio::process::Command::new("sh")
         .args(["-c", command])
-        .env("FLOTILLA_ENDPOINTS", running.endpoints.join(","))
+        .env("FLOTILLA_ENDPOINTS", endpoints)
         .kill_on_drop(true)
         .status()
         .await

@@ -48,6 +48,15 @@ impl Drop for Announcement {
 
 /// Makes the playground known. `None` where there is no home directory.
 pub(crate) fn announce(running: &Running) -> Result<Option<Announcement>, Failure> {
+    Ok(write(running)?.map(Announcement))
+}
+
+/// Tells what has changed: a process has another id.
+pub(crate) fn update(running: &Running) -> Result<(), Failure> {
+    write(running).map(drop)
+}
+
+fn write(running: &Running) -> Result<Option<PathBuf>, Failure> {
     let Some(dir) = dir() else { return Ok(None) };
     let shown = dir.display().to_string();
     std::fs::create_dir_all(&dir).map_err(Failure::io(shown.clone()))?;
@@ -57,7 +66,12 @@ pub(crate) fn announce(running: &Running) -> Result<Option<Announcement>, Failur
     let text = serde_json::to_string_pretty(running).map_err(|e| Failure::Input(e.to_string()))?;
     std::fs::write(&draft, text).map_err(Failure::io(shown.clone()))?;
     std::fs::rename(&draft, &path).map_err(Failure::io(shown))?;
-    Ok(Some(Announcement(path)))
+    Ok(Some(path))
+}
+
+/// Where a running playground listens to `playground start`.
+pub(crate) fn socket(pid: i32) -> Option<PathBuf> {
+    Some(dir()?.join(format!("{pid}.sock")))
 }
 
 /// The playground that was started last and still runs.
@@ -78,6 +92,7 @@ pub(crate) fn newest_running() -> Option<Running> {
             found.push((started, running));
         } else {
             let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(path.with_extension("sock"));
         }
     }
     found.into_iter().max_by_key(|(started, _)| *started).map(|(_, running)| running)

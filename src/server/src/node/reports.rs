@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use proto::metapb;
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::{PeerStats, RegionHeartbeatRequest, RegionHeartbeatResponse, TimeInterval};
+use raftstore::StoreMsg;
 use raftstore::msg::{Flow, RegionHeartbeat, RegionQuestion, SplitRequest};
 use raftstore::worker::{Placement, Router};
 use transport::{Mailbox, MailboxLimits};
@@ -80,7 +81,11 @@ impl Reports {
             let reports = reports.map(move |report| RegionHeartbeatRequest { header, ..report });
             let stream = PdClient::new(chosen.channel.clone()).region_heartbeat(reports).await;
             let ended = match stream {
-                Ok(response) => self.answers(response.into_inner(), router, log).await,
+                Ok(response) => {
+                    // Regions that sleep report rarely; whoever is new wants to know of all.
+                    let _ = router.send(StoreMsg::ReportRegions);
+                    self.answers(response.into_inner(), router, log).await
+                }
                 Err(status) => status.to_string(),
             };
             slog::debug!(log, "stream of region reports ended";
