@@ -214,6 +214,8 @@ fn refusals_say_why(playground: &Playground) {
     no(&["store", "status", "77777"], 3, &["77777"]);
     no(&["store", "drain", "77777", "--yes"], 3, &["77777"]);
     no(&["store", "label", "77777", "zone=a"], 3, &["77777"]);
+    no(&["region", "move", &region, "--from", "77777", "--to", "1"], 3, &["77777"]);
+    no(&["region", "transfer-leader", &region, "77777"], 3, &["77777"]);
     no(&["op", "cancel", "77777"], 3, &["77777"]);
     no(&["config", "get", "leader_schedule_limits"], 3, &["leader_schedule_limit`?"]);
     no(&["config", "set", "leader_schedule_limits=3"], 3, &["leader_schedule_limit`?"]);
@@ -221,11 +223,9 @@ fn refusals_say_why(playground: &Playground) {
     no(&["config", "set", "leader_schedule_limit=many"], 1, &["leader_schedule_limit", "many"]);
     no(&["region", "merge", &far, &region], 1, &["neighbour"]);
     no(&["region", "merge", &region, &region], 1, &[]);
-    no(&["region", "move", &region, "--from", "77", "--to", "1"], 1, &[]);
-    no(&["region", "transfer-leader", &region, "77"], 1, &[]);
     no(&["region", "split", "user0020:other"], 1, &["eight bytes"]);
-    no(&["balance", "pause", "no-such-balancer"], 3, &["no-such-balancer"]);
-    no(&["store", "drain", "1", "--yes"], 1, &["3"]);
+    no(&["balance", "pause", "no-such-balancer"], 1, &["no-such-balancer"]);
+    no(&["op", "cancel", &region], 1, &["no operator"]);
     no(&["store", "remove", "1", "--yes"], 1, &["drain"]);
     // What is not said properly, and what nobody has confirmed.
     no(&["store", "drain", "1"], 2, &["--yes"]);
@@ -233,7 +233,7 @@ fn refusals_say_why(playground: &Playground) {
     no(&["store", "replace", "1"], 2, &["--yes"]);
     no(&["store", "label", "1", "zone"], 2, &["NAME=VALUE"]);
     no(&["region", "split", "--at", "user0020"], 2, &["encoding"]);
-    no(&["region", "split"], 2, &["--region"]);
+    no(&["region", "split"], 2, &["<KEY>"]);
     no(&["config", "set", "leader_schedule_limit"], 2, &["NAME=VALUE"]);
     no(&["store", "list"], 2, &["ls"]);
 }
@@ -336,4 +336,32 @@ async fn a_store_whose_data_are_lost_is_replaced() {
         let value = client.get(format!("key{number:04}")).await.unwrap();
         assert_eq!(value.as_deref(), Some(&b"v"[..]));
     }
+}
+
+/// Only an engine with a disk survives a kill.
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_killed_store_of_a_playground_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let playground = Playground::start(dir.path(), &["--stores", "3"]);
+    ok(&playground, &["put", "a", "1"]);
+    let addresses = |state: &str| -> Vec<String> {
+        let status = playground.flotilla(&["status", "-o", "json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        let stores = status["stores"].as_array().expect("a list").iter();
+        let stores = stores.filter(|s| s["state"].as_str().is_some_and(|s| s.starts_with(state)));
+        stores.map(|store| store["address"].as_str().expect("text").to_owned()).collect()
+    };
+    refused(&playground, &["playground", "kill", "store-9"], 3, &["store-1, store-2, store-3"]);
+    refused(&playground, &["playground", "start", "store-2"], 1, &["store-2 runs"]);
+    ok(&playground, &["playground", "kill", "store-2"]);
+    wait_for("a store that is missed", || (addresses("unreachable").len() == 1).then_some(()));
+    ok(&playground, &["put", "a", "2"]);
+    ok(&playground, &["playground", "start", "store-2"]);
+    wait_for("three stores again", || (code(&playground.flotilla(&["status"])) == 0).then_some(()));
+    assert_eq!(addresses("up").len(), 3);
+    // Its new process can be made to fail as well.
+    ok(&playground, &["playground", "pause", "store-2"]);
+    ok(&playground, &["playground", "resume", "store-2"]);
+    assert_eq!(ok(&playground, &["get", "a"]), "2\n");
 }

@@ -100,6 +100,9 @@ pub(crate) async fn run(context: &mut Context, verb: Verb) -> Result<(), Failure
     }
 }
 
+/// Copies of a region where there are stores enough.
+const COPIES: usize = 3;
+
 /// The columns of [`record`].
 const COLUMNS: [&str; 10] =
     ["store", "address", "state", "leaders", "regions", "size", "free", "labels", "heard", "notes"];
@@ -241,6 +244,11 @@ async fn drain(
     }
     change_quietly(context, store, Change::Drain(change::Drain { cancel: false })).await?;
     let admin = context.admin().await?;
+    let others = stores(&admin, 0).await?.into_iter().filter(|view| view.life() == StoreLife::Up);
+    let others = others.count();
+    if others < COPIES {
+        note(&format!("! only {others} other stores are up: regions will have {others} copies"));
+    }
     let mut view = one(&admin, store).await?;
     let Some(patience) = wait.patience() else { return print(context, &view) };
     let deadline = wait::Deadline::new(patience);
