@@ -10,7 +10,7 @@
 //! A merge that does not come to an end is abandoned in the target's log, and only then rolled back in the source's: there is
 //! always one log that decides which of the two happened (M15).
 
-use proto::ids::{PeerId, RegionId, StoreId};
+use proto::ids::{PeerId, StoreId};
 use proto::metapb::{self, PeerRole};
 use raft::{EntryKind, LogIndex, ProgressState, StorageError, Term};
 

@@ -176,9 +176,15 @@ impl Store {
         // Every peer of a region has the command that ends it before that is carried out: one without it is not asked.
         let Some(target) = target else { return false };
         let id = RegionId::from(target.id);
+        if let Some(here) = self.peers.get(&id) {
+            // Past the expected epoch, by a snapshot, it has the data itself, or has passed them on.
+            let epoch = here.region().region_epoch.unwrap_or_default();
+            let passed = is_past(epoch, target.region_epoch.unwrap_or_default());
+            return !(here.is_initialized() && passed);
+        }
         let may_be_born =
             self.graves.tombstone(id).is_none() && self.overlapping(&target).next().is_some();
-        self.peers.contains_key(&id) || self.is_occupied(id) || may_be_born
+        self.is_occupied(id) || may_be_born
     }
 
     /// Both leads are here: the target's log decides.
