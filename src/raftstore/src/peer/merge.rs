@@ -46,6 +46,11 @@ impl Peer {
         has_passed(&self.region, self.snapshot_epoch, epoch)
     }
 
+    /// Whether entries are committed and not applied yet.
+    pub(crate) fn has_unapplied(&self) -> bool {
+        self.raft.commit_index() > self.applied_index
+    }
+
     /// The region that takes this one over, as it was when that was proposed, if it was: the command for it stands in the
     /// log, applied or not.
     ///

@@ -169,9 +169,14 @@ impl Store {
         })
     }
 
-    /// Whether a region of this store may still have to take `source` over, with the data that only `source` has here: its
-    /// target has a peer, or may get one by a cut of a region that lags.
+    /// Whether a region of this store may still have to take `source`, which was merged away, over with the data that only
+    /// `source` has here: its target has a peer, or may get one by a cut of another region that lags. A cut in the source's
+    /// own log counts if it is known to be committed; if it is not, nobody is left to commit it, and the target will come
+    /// by a snapshot.
     pub(super) fn is_needed_by_target(&self, source: &Peer) -> bool {
+        if source.has_unapplied() {
+            return true;
+        }
         let Ok(target) = source.merge_target() else { return true };
         // Every peer of a region has the command that ends it before that is carried out: one without it is not asked.
         let Some(target) = target else { return false };
@@ -182,8 +187,8 @@ impl Store {
             let passed = is_past(epoch, target.region_epoch.unwrap_or_default());
             return !(here.is_initialized() && passed);
         }
-        let may_be_born =
-            self.graves.tombstone(id).is_none() && self.overlapping(&target).next().is_some();
+        let mut around = self.overlapping(&target).filter(|region| region.id != source.region().id);
+        let may_be_born = self.graves.tombstone(id).is_none() && around.next().is_some();
         self.is_occupied(id) || may_be_born
     }
 

@@ -328,6 +328,29 @@ fn a_source_that_its_target_will_need_is_not_destroyed() {
     assert_eq!(cluster.stored(3, "pear").as_deref(), Some("2"));
 }
 
+/// On store 3 the cut that makes the target, and the merge into it, are never heard to be committed; those who could say so
+/// have gone with the merge.
+#[test]
+fn a_source_whose_log_nobody_can_commit_any_more_makes_room() {
+    let mut cluster = Cluster::led_by(1);
+    cluster.put(1, "apple", "1");
+    cluster.until_equal();
+    cluster.mute = Some((3, LEFT));
+    let right = cluster.split(LEFT, &["m"])[0];
+    cluster.until("a lead", |cluster| cluster.leader_of(right).is_some());
+    assert_eq!(order_merge(&mut cluster, LEFT, right), Ok(()));
+    cluster.until("the merge", |cluster| {
+        cluster.region(1, LEFT).is_none() && cluster.region(2, LEFT).is_none()
+    });
+    cluster.mute = None;
+    cluster.tick(40);
+    assert!(cluster.region(3, LEFT).is_some() && cluster.region(3, right).is_none());
+    let holder = target(&cluster, right);
+    cluster.send(3, StoreMsg::RegionAnswer { asked: REGION, holder });
+    cluster.until_equal();
+    assert_eq!(cluster.stored(3, "apple").as_deref(), Some("1"));
+}
+
 /// Each is the other's target, and frozen before it can know.
 #[test]
 fn two_neighbours_that_want_each_other_are_both_rolled_back() {
