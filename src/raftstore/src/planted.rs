@@ -86,9 +86,9 @@ pub enum Bug {
     DelegateOutlivesPeer,
     /// M21: a leader proposes a change of peers that leaves no majority of live ones.
     ChangeWithoutQuorum,
-    /// M1: a peer is created though its range belongs to another region here.
+    /// M1: a peer is created, and takes its snapshot, though its range belongs to another region here.
     CreatedOverNeighbour,
-    /// A removed peer is not told.
+    /// A removed peer is not told, and does not ask.
     RemovedPeerNotTold,
     /// M16: a region that was merged away lives on beside the snapshot that holds its keys.
     MergedRegionSurvives,

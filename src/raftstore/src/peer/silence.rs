@@ -9,6 +9,7 @@ use proto::metapb;
 use raft::{Message, MessageBody};
 
 use super::{Context, Peer};
+use crate::planted::{Bug, planted};
 
 /// Strangers remembered at once; the one that spoke first makes room.
 const STRANGERS_MAX: usize = 8;
@@ -71,7 +72,8 @@ impl Peer {
     /// A tick has passed in which this peer did not lead: asks whether it is still wanted, if it is time to.
     pub(super) fn tick_silence(&mut self, context: &Context<'_>) {
         self.silence.ticks += 1;
-        if self.silence.ticks < context.config.stale_check_ticks {
+        let patient = self.silence.ticks < context.config.stale_check_ticks;
+        if patient || planted(Bug::RemovedPeerNotTold) {
             return;
         }
         self.silence.ticks = 0;

@@ -71,8 +71,9 @@ impl World {
         let mut cluster = Cluster::of(STORES, &[1, 2, 3], |config| {
             config.stale_check_ticks = 30;
             config.region_heartbeat_ticks = 10;
-            config.log_gc_count_limit = 20;
-            config.log_gc_ticks = 4;
+            config.log_gc_count_limit = 5;
+            config.log_gc_lag_factor = 2;
+            config.log_gc_ticks = 2;
             config.merge_timeout_ticks = 60;
             config.seed = seed;
         });
@@ -509,7 +510,7 @@ fn whatever_happens_the_cluster_comes_to_rest_and_keeps_what_it_acknowledged() {
     let (first, count) = (number("FLOTILLA_SEED"), number("FLOTILLA_SEEDS"));
     let first = first.unwrap_or(1);
     let mut tally = Tally::default();
-    for seed in first..first + count.unwrap_or(15) {
+    for seed in first..first + count.unwrap_or(40) {
         match std::panic::catch_unwind(|| run(seed)) {
             Ok(sums) => tally.iter_mut().zip(sums).for_each(|(sum, count)| *sum += count),
             Err(panic) => {
