@@ -6,7 +6,7 @@
 //!
 //! # Vocabulary
 //! A *boundary* may be a region's start or end: a valid memcomparable encoding ([`boundary`]). A *cut* is a boundary inside
-//! of a region, chosen by [`measure`]. The *data hash* covers what is stored now ([`data_hash`]), unlike the state hash,
+//! of a region, chosen by [`measure()`]. The *data hash* covers what is stored now ([`data_hash`]), unlike the state hash,
 //! which covers how it came to be.
 //!
 //! Tests: `scan/tests.rs`.
