@@ -113,5 +113,5 @@ fn a_region_that_stays_busy_is_cut_where_its_requests_are_halved() {
     let asked = requests(&mut cluster);
     assert!(!asked.is_empty(), "250 requests per second");
     let cut = &asked[0].keys[0];
-    assert!(&cut[..] > &b"cold02"[..] && &cut[..] < &b"warm08"[..], "{cut:?}");
+    assert!(cut[..] > b"cold02"[..] && cut[..] < b"warm08"[..], "{cut:?}");
 }
