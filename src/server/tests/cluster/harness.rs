@@ -36,7 +36,7 @@ pub(crate) struct Cluster {
     scheduler: SocketAddr,
     cluster_id: u64,
     stores: BTreeMap<u64, Store>,
-    _stop_scheduler: oneshot::Sender<()>,
+    stop_scheduler: Option<oneshot::Sender<()>>,
 }
 
 impl Cluster {
@@ -73,7 +73,7 @@ impl Cluster {
             scheduler,
             cluster_id,
             stores: BTreeMap::new(),
-            _stop_scheduler: stop,
+            stop_scheduler: Some(stop),
         };
         let starting =
             (0..stores).map(|_| launch(Arc::new(MemEngine::new()), scheduler, &cluster.settings));
@@ -83,6 +83,21 @@ impl Cluster {
             cluster.stores.insert(ready.store_id, store);
         }
         cluster
+    }
+
+    /// From now on the scheduler answers nobody.
+    pub(crate) fn stop_scheduler(&mut self) {
+        drop(self.stop_scheduler.take());
+    }
+
+    /// Where the scheduler listens.
+    pub(crate) fn scheduler(&self) -> SocketAddr {
+        self.scheduler
+    }
+
+    /// The header of every request to it.
+    pub(crate) fn header(&self) -> Option<RequestHeader> {
+        Some(RequestHeader { cluster_id: self.cluster_id, sender_id: 0 })
     }
 
     pub(crate) fn ids(&self) -> Vec<u64> {

@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "every store has a main thread, as in production")]
 
 mod harness;
+mod steered;
 
 use std::time::Duration;
 
