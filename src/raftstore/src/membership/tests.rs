@@ -1,3 +1,5 @@
+//! Which changes of which memberships are accepted, and what they give.
+
 use super::*;
 
 const ALL: [PeerRole; 4] =
