@@ -14,10 +14,12 @@
 //! of the members, nor by one that no longer leads (hazards: window served before it is on disk, clock that jumps, overflow of the logical part). The
 //! plan for the first regions is made once. A key that had a region once never has none.
 //!
-//! **Left out.** Operators (balance, replica repair): region heartbeats are taken in, nothing is sent
-//! down yet. TLS.
+//! **Placement.** Regions are repaired, moved, cut and merged by operators: `docs/placement.md`.
 //!
-//! **Tests.** Beside the core's modules; `tests/service.rs` runs the service over gRPC with restarts.
+//! **Left out.** TLS. Followers' load (only leaders' reads and writes are evened out).
+//!
+//! **Tests.** Beside the core's modules; `core/model` is a cluster that obeys, from random beginnings to rest;
+//! `tests/service.rs` runs the service over gRPC with restarts. Stage 3c is `tests/tests/project3c.rs`.
 
 pub mod core;
 pub mod journal;

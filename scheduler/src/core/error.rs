@@ -23,7 +23,7 @@ pub enum Error {
     #[error(
         "address {address} belongs to store {holder}, heard of {age_ms} ms ago; \
          stop it or give store {store} another address; \
-         if store {holder} is gone for good, say: flotilla node replace {holder}"
+         if store {holder} is gone for good, say: flotilla store replace {holder}"
     )]
     AddressTaken {
         /// The address both want.

@@ -226,7 +226,7 @@ mod tests {
             error.to_string(),
             "address a:1 belongs to store 1, heard of 9999 ms ago; \
              stop it or give store 2 another address; \
-             if store 1 is gone for good, say: flotilla node replace 1"
+             if store 1 is gone for good, say: flotilla store replace 1"
         );
         assert!(stores.get(2.into()).is_none());
         register(&mut stores, store(2, "a:1"), DOWN_MS).unwrap();

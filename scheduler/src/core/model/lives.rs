@@ -121,7 +121,7 @@ fn a_newcomer_takes_the_place_labels_and_load_of_a_replaced_store() {
     let newcomer = metapb::Store { id: 9, address: "store-2:1".into(), ..Default::default() };
     model.run(1);
     let refusal = model.core.put_store(newcomer.clone(), model.now_ms).unwrap_err().to_string();
-    assert!(refusal.contains("flotilla node replace 2"), "{refusal}");
+    assert!(refusal.contains("flotilla store replace 2"), "{refusal}");
     model.alive.remove(&2);
     model.run(12);
     model.change_store(2, Change::Replace(Replace { new_store_id: 0 }));
