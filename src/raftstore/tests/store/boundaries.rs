@@ -207,6 +207,8 @@ impl Run {
         });
         self.cluster.until_led();
         self.cluster.until_equal();
+        // A sleeping region may have lost its leader meanwhile.
+        self.cluster.until_led();
         self.cluster.check_tiled();
         self.collect();
         for (key, possible) in &self.model {

@@ -349,10 +349,14 @@ impl Cluster {
         self.deliver();
     }
 
-    fn is_muted(&self, to: u64, message: &RaftMessage) -> bool {
-        let has_entries = |content: &eraftpb::Message| !content.entries.is_empty();
-        self.mute == Some((to, message.region_id))
-            && !message.message.as_ref().is_some_and(has_entries)
+    /// What is left of a message for a store that hears no commit.
+    fn muted(&self, to: u64, mut message: RaftMessage) -> Option<RaftMessage> {
+        if self.mute == Some((to, message.region_id)) {
+            let content = message.message.as_mut();
+            let content: &mut eraftpb::Message = content.filter(|c| !c.entries.is_empty())?;
+            content.commit = 0;
+        }
+        Some(message)
     }
 
     fn deliver(&mut self) -> bool {
@@ -361,8 +365,12 @@ impl Cluster {
         for (from, message) in messages {
             let to = message.to_peer.as_ref().unwrap().store_id;
             let exists = self.stores().contains(&to);
-            let lost = self.cut.contains(&(from.get(), to)) || self.is_muted(to, &message);
-            if exists && !lost && !self.node(to).down {
+            let lost = self.cut.contains(&(from.get(), to));
+            if exists
+                && !lost
+                && !self.node(to).down
+                && let Some(message) = self.muted(to, message)
+            {
                 self.send(to, StoreMsg::Raft(message));
             }
         }
