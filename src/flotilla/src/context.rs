@@ -56,6 +56,11 @@ impl Context {
         Ok(admin)
     }
 
+    /// Keeps what a line of the shell has connected to.
+    pub(crate) fn keep(&mut self, line: &Context) {
+        self.admin = self.admin.take().or_else(|| line.admin.clone());
+    }
+
     /// The bytes of a typed key.
     pub(crate) fn key(&self, typed: &str) -> Result<Bytes, Failure> {
         match self.global.hex {

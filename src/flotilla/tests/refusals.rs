@@ -6,7 +6,7 @@ mod harness;
 
 use std::process::{Output, Stdio};
 
-use harness::{Cluster, Node, command, free_ports, wait_for_async};
+use harness::{Node, command, free_ports, wait_for_async};
 
 /// Runs a server that is expected to give up, quietly but for the reason.
 fn run(dir: &std::path::Path, args: &[&str]) -> Output {
@@ -35,10 +35,12 @@ fn one_line(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
+/// What is refused here is what was found on a disk.
+#[cfg(feature = "rocksdb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_refuses_what_is_not_its_own() {
-    let mut first = Cluster::start(1).await;
-    let mut second = Cluster::start(1).await;
+    let mut first = harness::Cluster::start(1).await;
+    let mut second = harness::Cluster::start(1).await;
     let port = free_ports(1)[0];
     let addr = format!("127.0.0.1:{port}");
     let dir = first.dir.path().to_owned();

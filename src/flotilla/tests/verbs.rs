@@ -207,6 +207,8 @@ fn status_is_healthy_until_a_store_dies(playground: &Playground) {
     assert_eq!(ok(playground, &["get", "after"]), "the kill\n");
 }
 
+/// Only an engine with a disk keeps anything.
+#[cfg(feature = "rocksdb")]
 #[test]
 fn a_playground_runs_a_command_and_keeps_its_data() {
     let dir = tempfile::tempdir().unwrap();

@@ -193,6 +193,7 @@ impl Shell<'_> {
                 _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
             }
         });
+        self.context.keep(&context);
         if self.timing {
             note(&format!("{:.2} ms", started.elapsed().as_secs_f64() * 1e3));
         }

@@ -33,7 +33,8 @@ pub(super) fn obey(answer: RegionHeartbeatResponse, router: &Router, log: &slog:
     let reply = Reply::new(move |outcome: Result<(), RegionError>| match outcome {
         Ok(()) => slog::info!(log, "order accepted"; "region_id" => region_id),
         Err(error) => {
-            slog::info!(log, "order refused"; "region_id" => region_id, "reason" => %error);
+            // Often only too early: the scheduler repeats what is not done.
+            slog::debug!(log, "order refused"; "region_id" => region_id, "reason" => %error);
         }
     });
     // A store that has stopped has answered the reply.

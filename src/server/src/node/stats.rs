@@ -16,8 +16,10 @@ use super::reports::Reports;
 use crate::diagnostics::Observer;
 use crate::scheduler::{Scheduler, SchedulerError};
 
-/// Between two looks at the disk and at the store's own status.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at the disk.
+const DISK_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at the store's own status: its loop has to stop for it.
+const STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What the reports are made of.
 pub(super) struct StatsSource {
@@ -38,16 +40,21 @@ pub(super) async fn heartbeats(
 ) -> SchedulerError {
     let start_time = u32::try_from(unix_seconds()).unwrap_or(u32::MAX);
     let mut stats = StoreStats { store_id: source.store_id, start_time, ..StoreStats::default() };
-    let mut looked: Option<Instant> = None;
+    let (mut disk_looked, mut status_looked): (Option<Instant>, Option<Instant>) = (None, None);
+    let is_old = |looked: Option<Instant>, age| looked.is_none_or(|at| at.elapsed() >= age);
     let mut told = unix_seconds();
     let mut alone_since: Option<Instant> = None;
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        if looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
-            source.look(&mut stats).await;
-            looked = Some(Instant::now());
+        if is_old(disk_looked, DISK_INTERVAL) {
+            source.look_at_disk(&mut stats).await;
+            disk_looked = Some(Instant::now());
+        }
+        if is_old(status_looked, STATUS_INTERVAL) {
+            source.look_at_store(&mut stats).await;
+            status_looked = Some(Instant::now());
         }
         let now = unix_seconds();
         source.count(&mut stats, TimeInterval { start_timestamp: told, end_timestamp: now });
@@ -87,13 +94,15 @@ impl StatsSource {
         stats.receiving_snap_count = small(self.receiving.taken());
     }
 
-    /// What takes a moment.
-    async fn look(&self, stats: &mut StoreStats) {
+    async fn look_at_store(&self, stats: &mut StoreStats) {
         if let Some(store) = self.observer.store_status().await {
             stats.region_count = small(store.regions.len());
             stats.sending_snap_count = small(store.snapshots_sending);
             stats.applying_snap_count = small(store.snapshots_installing);
         }
+    }
+
+    async fn look_at_disk(&self, stats: &mut StoreStats) {
         let dir = self.data_dir.clone();
         if let Ok(space) = tokio::task::spawn_blocking(move || Space::of(&dir)).await {
             stats.capacity = space.capacity_bytes;
