@@ -230,6 +230,8 @@ impl Peer {
         self.applied_index = meta.index;
         self.applied_term = meta.term;
         self.snapshot_epoch = meta.region.region_epoch;
+        // No snapshot is made of a frozen region: while this peer was away, its merge was rolled back.
+        self.merging = None;
         self.state_hash = meta.state_hash;
         let (region, peer) = (meta.region.clone(), self.peer_id());
         self.registering = true;

@@ -101,6 +101,8 @@ impl Store {
 
     /// A tick has passed.
     pub(super) fn drive_merges(&mut self) {
+        let peers = &self.peers;
+        self.merges.frozen.retain(|id| peers.get(id).is_some_and(Peer::is_merging));
         for source in self.merges.frozen.clone() {
             self.drive_merge(source);
         }

@@ -351,6 +351,39 @@ fn a_source_whose_log_nobody_can_commit_any_more_makes_room() {
     assert_eq!(cluster.stored(3, "apple").as_deref(), Some("1"));
 }
 
+/// Store 3 is frozen when it goes away; it comes back to a region that was rolled back, by a snapshot, and has to lead it.
+#[test]
+fn a_frozen_peer_that_gets_a_snapshot_is_not_frozen_any_more() {
+    let (mut cluster, right) = two_regions_with(|config| {
+        config.log_gc_count_limit = 10;
+        config.log_gc_ticks = 2;
+    });
+    cluster.node(2).stall_log = true;
+    assert_eq!(order_merge(&mut cluster, right, LEFT), Ok(()));
+    cluster.settle();
+    assert!(is_merging(&cluster, 3, right));
+    cluster.isolate(3);
+    // The target is cut before the source is ready.
+    let keys = vec![cut("d")];
+    assert_eq!(cluster.order_region(LEFT, Order::Split { keys }), Ok(()));
+    cluster.answer_split_requests(1);
+    cluster.node(2).stall_log = false;
+    cluster.settle();
+    cluster.until("the end of the merge", |cluster| {
+        !is_merging(cluster, 1, right) && cluster.leader_of(right).is_some()
+    });
+    for i in 0..100 {
+        cluster.put_anywhere(&format!("pear{i}"), "v");
+    }
+    cluster.tick(20);
+    assert!(is_merging(&cluster, 3, right));
+    cluster.cut.clear();
+    check_rolled_back(&mut cluster, right);
+    cluster.move_lead_of(right, 3);
+    cluster.put_anywhere("pear", "led by the one that was away");
+    assert!(cluster.node(3).store.status().counters.snapshots_installed >= 1);
+}
+
 /// Each is the other's target, and frozen before it can know.
 #[test]
 fn two_neighbours_that_want_each_other_are_both_rolled_back() {
