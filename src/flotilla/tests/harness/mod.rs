@@ -95,6 +95,12 @@ impl Node {
         }
     }
 
+    /// Its process, which runs.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        let id = self.child.as_ref().expect("it runs").id();
+        nix::unistd::Pid::from_raw(i32::try_from(id).expect("a pid"))
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
