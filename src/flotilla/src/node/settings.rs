@@ -209,7 +209,7 @@ fn is_size(name: &str) -> bool {
 }
 
 /// A size as people write it: 4096, 64KiB, 1MiB, 2GiB.
-fn size(typed: &str) -> Option<i64> {
+pub(crate) fn size(typed: &str) -> Option<i64> {
     let at = typed.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(typed.len());
     let (digits, unit) = typed.split_at(at);
     let shift = match unit.trim() {

@@ -24,6 +24,7 @@ use crate::cli::Global;
 use crate::context::note;
 use crate::endpoints;
 use crate::failure::Failure;
+use crate::node::settings::size;
 use children::{Member, stop_all};
 use ports::{Counts, Ports};
 use state::Running;
@@ -85,6 +86,13 @@ enum Print {
     Json,
 }
 
+impl Options {
+    /// The largest size of a region that was asked for, if it is one: the stores refuse what is not.
+    fn region_max_bytes(&self) -> Option<u64> {
+        self.region_max_size.as_deref().and_then(size).and_then(|bytes| u64::try_from(bytes).ok())
+    }
+}
+
 /// `playground` alone runs one.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -129,7 +137,7 @@ async fn supervise(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::io("SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::io("SIGTERM"))?;
     tokio::select! {
-        ready = wait_ready(&endpoints, options.regions, members) => ready?,
+        ready = wait_ready(&endpoints, options, members) => ready?,
         _ = interrupt.recv() => return Err(Failure::Interrupted),
         _ = terminate.recv() => return Ok(()),
     }
@@ -157,7 +165,7 @@ async fn supervise(
 /// Ready is what a client sees: a write is acknowledged.
 async fn wait_ready(
     endpoints: &[String],
-    regions: Option<u32>,
+    options: &Options,
     members: &mut [Member],
 ) -> Result<(), Failure> {
     let settings = Settings { budget: Duration::from_secs(2), ..Settings::default() };
@@ -172,7 +180,10 @@ async fn wait_ready(
             }
             tokio::time::sleep(TRY_INTERVAL).await;
         }
-        match regions {
+        if let Some(max_bytes) = options.region_max_bytes() {
+            regions::keep_small(endpoints, max_bytes).await?;
+        }
+        match options.regions {
             Some(wanted) => regions::cut(endpoints, wanted).await,
             None => Ok(()),
         }

@@ -1,10 +1,11 @@
-//! `--regions N`: cuts the key space of generated keys (`load --generate`) into so many regions before anybody uses it.
+//! Before anybody uses the cluster: `--regions N` cuts the key space of generated keys (`load --generate`) into so many regions;
+//! `--region-max-size` tells the scheduler, too, what small is now, or it would merge what the stores have just cut.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use proto::flotillapb::add_operator_request::{Split, Wish};
-use proto::flotillapb::{AddOperatorRequest, ListRegionsRequest};
+use proto::flotillapb::{AddOperatorRequest, ConfigItem, ConfigRequest, ListRegionsRequest};
 use proto::metapb::Region;
 
 use crate::admin::{Admin, Operations};
@@ -19,6 +20,25 @@ const CUTS_AT_ONCE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// A region is merged when it is smaller than this part of the largest.
+const MERGED_BELOW: u64 = 8;
+
+/// Regions of at most `max_bytes` are not merged again right after they were cut.
+pub(super) async fn keep_small(endpoints: &[String], max_bytes: u64) -> Result<(), Failure> {
+    let admin = Admin::connect(endpoints, PATIENCE).await?;
+    let item = ConfigItem {
+        name: "merge_max_bytes".to_owned(),
+        value: (max_bytes / MERGED_BELOW).to_string(),
+        ..ConfigItem::default()
+    };
+    let request = ConfigRequest { header: admin.header(), set: vec![item] };
+    let ask = |mut client: Operations| {
+        let request = request.clone();
+        async move { client.config(request).await }
+    };
+    admin.ask(ask).await.map(drop)
+}
 
 /// Cuts until there are `wanted` regions of generated keys. What is cut already is left as it is.
 pub(super) async fn cut(endpoints: &[String], wanted: u32) -> Result<(), Failure> {
