@@ -118,11 +118,11 @@ impl Applier {
                     turn.snapshots.extend(self.snapshot(region, to)?);
                 }
                 ApplyTask::Create { region, peer } => lives.push(self.create(region, peer)?),
-                ApplyTask::Destroy { region, peer } => {
+                ApplyTask::Destroy { region, peer, removed_at } => {
                     // What its last entries mean to other regions must be told all the same.
                     let last_words = self.result(region.id.into());
                     lives.extend(last_words.filter(ApplyResult::concerns_others));
-                    lives.push(self.destroy(region, peer)?);
+                    lives.push(self.destroy(region, peer, removed_at)?);
                 }
             }
             for region in self.resume(&mut turn)? {

@@ -15,6 +15,7 @@ use engine::{Cf, WriteBatch};
 use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
 use proto::metapb;
+use raft::{LogIndex, Term};
 
 use super::ApplyError;
 use super::applier::Applier;
@@ -86,6 +87,7 @@ impl Applier {
         &mut self,
         region: metapb::Region,
         peer: metapb::Peer,
+        told: Option<(LogIndex, Term)>,
     ) -> Result<ApplyResult, ApplyError> {
         if !planted(Bug::DestroyBeforeApplied) {
             self.flush()?;
@@ -99,8 +101,8 @@ impl Applier {
             return Ok(ApplyResult::of_life(id, Effect::Destroyed { peer, removed_at }));
         }
         let (region, removed_at) = match applied {
-            Some(apply) => (apply.region().clone(), apply.removed_at()),
-            None => (region, None),
+            Some(apply) => (apply.region().clone(), apply.removed_at().or(told)),
+            None => (region, told),
         };
         let mut batch = WriteBatch::new();
         bury(&RegionRecord::tombstone(region, Some(peer), removed_at), &mut batch);

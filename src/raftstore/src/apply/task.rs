@@ -62,6 +62,8 @@ pub enum ApplyTask {
         region: metapb::Region,
         /// This store's peer of it.
         peer: metapb::Peer,
+        /// A committed entry at or behind the one that removed the peer, if the store was told.
+        removed_at: Option<(LogIndex, Term)>,
     },
 }
 

@@ -6,8 +6,8 @@
 //! ask (`stale`).
 
 use proto::ids::PeerId;
-use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
+use proto::{eraftpb, metapb};
 use raft::LogIndex;
 
 use super::Peer;
@@ -46,7 +46,8 @@ impl Peer {
         if planted(Bug::RemovedPeerNotTold) {
             return;
         }
-        let told: Vec<_> = told.iter().map(|(peer, _)| self.tombstone_notice(*peer)).collect();
+        let told: Vec<_> =
+            told.iter().map(|(peer, at)| self.tombstone_notice(*peer, Some(*at))).collect();
         self.notices.extend(told);
     }
 
@@ -65,9 +66,18 @@ impl Peer {
         known.len().checked_sub(majority).map_or(LogIndex(0), |at| known[at])
     }
 
-    /// The message that tells `to` that it is no longer a member.
-    pub(crate) fn tombstone_notice(&self, to: metapb::Peer) -> RaftMessage {
+    /// The message that tells `to` that it is no longer a member. With it goes a committed position: of the removal, or one
+    /// behind it. The receiver may be asked for its vote by a member that has forgotten that the removal is committed, and
+    /// needs that vote: then it can tell.
+    pub(crate) fn tombstone_notice(&self, to: metapb::Peer, at: Option<LogIndex>) -> RaftMessage {
+        let index = at.unwrap_or(self.raft.commit_index());
+        let commit = self.raft.log().term(index).ok().map(|term| eraftpb::Message {
+            commit: index.0,
+            commit_term: term.0,
+            ..eraftpb::Message::default()
+        });
         RaftMessage {
+            message: commit,
             region_id: self.id.get(),
             from_peer: Some(self.me),
             to_peer: Some(to),

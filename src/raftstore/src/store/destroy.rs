@@ -55,6 +55,8 @@ enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Graves {
     doomed: BTreeSet<RegionId>,
+    /// What those who told so said of the commit of the removal.
+    told: BTreeMap<RegionId, (LogIndex, Term)>,
     dying: BTreeMap<RegionId, Step>,
     tombstones: BTreeMap<RegionId, Tombstone>,
     /// Regions that must be gone before another one's installation can begin: which waits for each.
@@ -108,6 +110,15 @@ impl Store {
         }
     }
 
+    /// The same, and why: the entry at `index` is committed, and is the removal or behind it. Somebody who has only forgotten
+    /// may have to be told (see [`Store::answer_for_the_dead`]).
+    pub(super) fn doom_by(&mut self, region: RegionId, index: LogIndex, term: Term) {
+        if index > LogIndex(0) {
+            self.graves.told.insert(region, (index, term));
+        }
+        self.doom(region);
+    }
+
     /// A region that was merged away into `target`, whose snapshot has arrived, must go first.
     pub(super) fn doom_merged(&mut self, victim: RegionId, target: RegionId) {
         if self.peers.contains_key(&victim) || self.graves.is_dying(victim) {
@@ -127,7 +138,8 @@ impl Store {
         for region in ready {
             let Some(peer) = self.remove_peer(region) else { continue };
             let (known, peer) = (peer.region().clone(), peer.me());
-            out.turn.apply.push(ApplyTask::Destroy { region: known.clone(), peer });
+            let removed_at = self.graves.told.remove(&region);
+            out.turn.apply.push(ApplyTask::Destroy { region: known.clone(), peer, removed_at });
             self.graves.dying.insert(region, Step::Applier(known));
         }
     }
@@ -152,6 +164,7 @@ impl Store {
     ) {
         self.remove_peer(region);
         self.graves.doomed.remove(&region);
+        self.graves.told.remove(&region);
         self.graves.tombstones.insert(region, Tombstone { peer, removed_at });
         delete_log(region, &mut self.records);
         self.counters.peers_destroyed += 1;

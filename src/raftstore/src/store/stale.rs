@@ -15,6 +15,7 @@ use std::sync::Arc;
 use proto::ids::{PeerId, RegionId};
 use proto::metapb;
 use proto::raft_serverpb::{ExtraMessage, ExtraMessageType, RaftMessage};
+use raft::{LogIndex, Term};
 
 use super::{DropReason, Store};
 
@@ -32,7 +33,9 @@ impl Store {
         if said.conf_ver <= known.conf_ver {
             return Err(DropReason::OldNews);
         }
-        self.doom(region);
+        let content = message.message.as_ref();
+        let (index, term) = content.map_or((0, 0), |content| (content.commit, content.commit_term));
+        self.doom_by(region, LogIndex(index), Term(term));
         Ok(())
     }
 
@@ -56,7 +59,7 @@ impl Store {
         let Some(peer) = self.peers.get(&region) else { return false };
         let removed = peer.has_removed(from, epoch);
         if removed {
-            self.messages.push(peer.tombstone_notice(*from));
+            self.messages.push(peer.tombstone_notice(*from, None));
         }
         removed
     }

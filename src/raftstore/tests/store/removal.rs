@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use engine::{Cf, Engine};
 use proto::metapb;
 use proto::raft_serverpb::RaftMessage;
-use raftstore::StoreMsg;
 use raftstore::keys::{self, Key};
+use raftstore::{Order, StoreMsg};
 
 use super::cluster::Cluster;
 use super::members::{ID, gone, learner};
@@ -384,4 +384,40 @@ fn whoever_waits_for_a_peer_that_goes_is_answered() {
     assert!(cluster.lease_read(1, "k").is_none(), "the delegate went with the peer (M19)");
     let stores: BTreeSet<u64> = [1].into();
     assert!(stores.iter().all(|store| cluster.region(*store, ID).is_none()));
+}
+
+/// The one voter that is left has forgotten, in a crash, that the removal of the other is committed. It needs a vote that
+/// nobody can give any more, but the store of the dead can tell it why.
+#[test]
+fn a_leader_that_forgets_a_removal_learns_of_it_from_the_dead() {
+    let mut cluster = Cluster::with_members(3, &[1, 2]);
+    cluster.change_peers(&[learner(30, 3)]).unwrap();
+    cluster.until("the snapshot", |cluster| cluster.follows(3));
+    if cluster.leader_of(ID) != Some(1) {
+        cluster.move_lead_of(ID, 1);
+    }
+    let header = cluster.header_of(ID);
+    let slot = cluster.order(1, header, Order::ChangePeers(vec![gone(20, 2)]));
+    assert_eq!(slot.take(), Some(Ok(())));
+    // Store 2 has the entry and hears no more; store 1 tells the learner, and gets nothing onto its own disk.
+    let acknowledged = |cluster: &Cluster| {
+        let raft = cluster.region(1, ID).expect("there").raft;
+        raft.commit == raft.last_index
+    };
+    while !acknowledged(&cluster) {
+        cluster.round();
+    }
+    cluster.cut.insert((1, 2));
+    cluster.node(1).stall_log = true;
+    cluster.until("the removal on the learner's store", |cluster| {
+        cluster.region(3, ID).is_some_and(|status| status.region.peers.len() == 2)
+    });
+    cluster.crash(1);
+    cluster.until("the end of the removed peer", |cluster| cluster.region(2, ID).is_none());
+    cluster.cut.clear();
+    cluster.restart(1);
+    let before = cluster.region(1, ID).expect("there").region.peers.len();
+    assert_eq!(before, 3, "it has forgotten");
+    cluster.until("a lead", |cluster| cluster.leader_of(ID) == Some(1));
+    assert_eq!(cluster.region(1, ID).expect("there").region.peers.len(), 2);
 }

@@ -128,7 +128,7 @@ fn a_destroyed_peer_leaves_a_tombstone_that_knows_how_it_was_removed() {
     let (known, peer) = (region(REGION, "a", ""), metapb::Peer { id: 1, ..Default::default() });
     bench.put_raw("a", "left neighbour's");
     bench.put_raw("z", "right neighbour's");
-    let destroy = || ApplyTask::Destroy { region: known.clone(), peer };
+    let destroy = || ApplyTask::Destroy { region: known.clone(), peer, removed_at: None };
     let turn = bench.applier.handle(vec![destroy()]).expect("destroyed");
     let effect = Effect::Destroyed { peer, removed_at: Some((index, term)) };
     assert_eq!(turn.results[0].effects, std::slice::from_ref(&effect));
@@ -157,7 +157,7 @@ fn what_was_handed_over_before_is_destroyed_too() {
     let committed =
         ApplyTask::Committed { region: REGION.into(), entries: vec![write], proposals: Vec::new() };
     let peer = metapb::Peer { id: 1, ..Default::default() };
-    let destroy = ApplyTask::Destroy { region: region(REGION, "b", "y"), peer };
+    let destroy = ApplyTask::Destroy { region: region(REGION, "b", "y"), peer, removed_at: None };
     bench.applier.handle(vec![committed, destroy]).expect("apply");
     assert_eq!(bench.get("k"), None);
     assert_eq!(record(&bench, REGION).map(|record| record.state), Some(PeerState::Tombstone));
@@ -176,7 +176,10 @@ fn create(bench: &mut Bench, peer: u64) -> bool {
 fn destroy(bench: &mut Bench, peer: u64) {
     let region = metapb::Region { id: 9, end_key: "c".into(), ..Default::default() };
     let peer = metapb::Peer { id: peer, store_id: 1, ..Default::default() };
-    bench.applier.handle(vec![ApplyTask::Destroy { region, peer }]).expect("apply");
+    bench
+        .applier
+        .handle(vec![ApplyTask::Destroy { region, peer, removed_at: None }])
+        .expect("apply");
 }
 
 #[test]
@@ -230,7 +233,8 @@ mod planted {
         let (region_id, entries) = (REGION.into(), vec![write]);
         let committed = ApplyTask::Committed { region: region_id, entries, proposals: Vec::new() };
         let peer = metapb::Peer { id: 1, ..Default::default() };
-        let destroy = ApplyTask::Destroy { region: region(REGION, "b", "y"), peer };
+        let destroy =
+            ApplyTask::Destroy { region: region(REGION, "b", "y"), peer, removed_at: None };
         with(Bug::DestroyBeforeApplied, || bench.applier.handle(vec![committed, destroy]))
             .expect("apply");
         assert_eq!(bench.get("k").as_deref(), Some("v"), "it came back");
@@ -241,7 +245,8 @@ mod planted {
         let mut bench = Bench::new();
         bench.put_raw("z", "v");
         let peer = metapb::Peer { id: 1, ..Default::default() };
-        let destroy = ApplyTask::Destroy { region: region(REGION, "b", "y"), peer };
+        let destroy =
+            ApplyTask::Destroy { region: region(REGION, "b", "y"), peer, removed_at: None };
         with(Bug::DestroyClearsNeighbour, || bench.applier.handle(vec![destroy])).expect("apply");
         assert_eq!(bench.get("z"), None);
     }
