@@ -69,7 +69,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long another member may take to take the lead over from one that stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long open calls may take to end once the scheduler stops.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(500);
 /// Calls in flight on one connection.
 const CALLS_PER_CONNECTION_MAX: usize = 1024;
 /// Open streams on one connection: a member passes all of its clients on over one.
