@@ -383,7 +383,11 @@ impl Peer {
             from_peer: Some(self.me),
             to_peer: Some(*to),
             region_epoch: self.region.region_epoch,
-            extra_msg: Some(ExtraMessage { r#type: kind.into(), index: index.0 }),
+            extra_msg: Some(ExtraMessage {
+                r#type: kind.into(),
+                index: index.0,
+                ..ExtraMessage::default()
+            }),
             ..RaftMessage::default()
         }
     }

@@ -10,8 +10,9 @@
 //! A merge that does not come to an end is abandoned in the target's log, and only then rolled back in the source's: there is
 //! always one log that decides which of the two happened (M15).
 
-use proto::ids::{PeerId, StoreId};
+use proto::ids::{PeerId, RegionId, StoreId};
 use proto::metapb::{self, PeerRole};
+use proto::raft_serverpb::{ExtraMessage, ExtraMessageType, RaftMessage};
 use raft::{EntryKind, LogIndex, ProgressState, StorageError, Term};
 
 use super::order::refused;
@@ -191,6 +192,27 @@ impl Peer {
     pub(crate) fn leader_store(&self) -> Option<StoreId> {
         let leader = self.raft.leader_id()?;
         self.find_peer(PeerId::from(leader.0)).map(|peer| peer.store_id.into())
+    }
+
+    /// Asks the leader of this region to see to it that `source`, which expects the epoch `epoch`, is not taken over.
+    pub(crate) fn abandon_notice(
+        &self,
+        source: RegionId,
+        epoch: metapb::RegionEpoch,
+    ) -> Option<RaftMessage> {
+        let leader = self.raft.leader_id()?;
+        Some(RaftMessage {
+            region_id: self.id.get(),
+            from_peer: Some(self.me),
+            to_peer: Some(*self.find_peer(PeerId::from(leader.0))?),
+            region_epoch: Some(epoch),
+            extra_msg: Some(ExtraMessage {
+                r#type: ExtraMessageType::MsgAbandonMerge.into(),
+                region_id: source.get(),
+                ..ExtraMessage::default()
+            }),
+            ..RaftMessage::default()
+        })
     }
 
     /// Hands the lead to the peer on `store`, if there is one and nothing is being handed over.

@@ -103,6 +103,7 @@ impl Store {
             ExtraMessageType::MsgRegionWakeUp
             | ExtraMessageType::MsgHibernateRequest
             | ExtraMessageType::MsgHibernateResponse => self.on_sleep_talk(kind, message),
+            ExtraMessageType::MsgAbandonMerge => self.on_abandon(message),
             ExtraMessageType::MsgCheckStalePeerResponse => Err(DropReason::WrongKind),
         }
     }

@@ -109,7 +109,7 @@ impl Store {
         RaftMessage {
             from_peer: Some(peer(self.config.store_id)),
             to_peer: Some(peer(to)),
-            extra_msg: Some(ExtraMessage { r#type: kind.into(), index }),
+            extra_msg: Some(ExtraMessage { r#type: kind.into(), index, ..ExtraMessage::default() }),
             ..RaftMessage::default()
         }
     }
@@ -199,6 +199,7 @@ impl Store {
             }
             ExtraMessageType::MsgCheckStalePeer
             | ExtraMessageType::MsgCheckStalePeerResponse
+            | ExtraMessageType::MsgAbandonMerge
             | ExtraMessageType::MsgStorePing => return Err(DropReason::WrongKind),
         }
         Ok(())

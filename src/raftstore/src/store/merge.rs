@@ -4,7 +4,8 @@
 //!
 //! - Every peer has its last entry, and the target is led here, too → the target proposes `CommitMerge`.
 //! - The target is led elsewhere → the source's lead goes there. (The source stands still; the target serves.)
-//! - It takes too long → the target proposes `AbandonMerge`, which gives it another epoch.
+//! - It takes too long → the target proposes `AbandonMerge`, which gives it another epoch. If it is led elsewhere its leader
+//!   is asked to.
 //! - It is certain that the target has another epoch than the source expects, and has not taken it over → the source
 //!   proposes `RollbackMerge`. Nothing else ever does (M15). What is certain: see `apply::merge`.
 //!
@@ -16,9 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::flotillapb::PeerState;
 use proto::ids::RegionId;
 use proto::metapb;
+use proto::raft_serverpb::RaftMessage;
 use raft::{LogIndex, Term};
 
-use super::Store;
+use super::{DropReason, Store};
 use crate::apply::{Effect, Merging};
 use crate::command::{Command, Epoch};
 use crate::error::RegionError;
@@ -145,6 +147,11 @@ impl Store {
         }
         if target.is_leader() {
             self.decide_merge(id, merging, expected, give_up);
+        } else if give_up {
+            // The source's lead may not be able to follow: its peer there may be the one that is missing.
+            let notice = target.abandon_notice(id, epoch);
+            let due = waited.is_multiple_of(self.config.election_timeout_ticks.into());
+            self.messages.extend(notice.filter(|_| due));
         } else if let Some(store) = target.leader_store() {
             self.with_peer(id, |peer, context| peer.hand_lead_to(store, context));
         }
@@ -207,6 +214,27 @@ impl Store {
         self.with_peer(target.id.into(), |peer, context| {
             let _ = peer.propose_merge_decision(command, context);
         });
+    }
+
+    /// A source that waits for a region led here has given up.
+    pub(super) fn on_abandon(&mut self, message: &RaftMessage) -> Result<(), DropReason> {
+        let target = RegionId::from(message.region_id);
+        let from = message.from_peer.ok_or(DropReason::Incomplete)?;
+        let extra = message.extra_msg.as_ref().ok_or(DropReason::Incomplete)?;
+        let peer = self.peers.get(&target).ok_or(DropReason::UnknownRegion)?;
+        if peer.find_peer(from.id.into()).is_none_or(|known| known.store_id != from.store_id) {
+            return Err(DropReason::UnknownSender);
+        }
+        if message.region_epoch != peer.region().region_epoch {
+            return Err(DropReason::OldNews);
+        }
+        let (epoch, source) = (peer.epoch(), RegionId::from(extra.region_id));
+        let command = Command::AbandonMerge { epoch, source };
+        // If it cannot be proposed now, it will be asked for again.
+        self.with_peer(target, |peer, context| {
+            let _ = peer.propose_merge_decision(command, context);
+        });
+        Ok(())
     }
 
     /// Only another store can see what is to be done: each gets its turn.

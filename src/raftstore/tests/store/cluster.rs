@@ -98,6 +98,8 @@ pub(crate) struct Cluster {
     pub(crate) cut: BTreeSet<(u64, u64)>,
     /// Nothing but entries of this region reaches this store: it does not hear what is committed.
     pub(crate) mute: Option<(u64, u64)>,
+    /// Nothing at all of this region reaches this store.
+    pub(crate) deaf: Option<(u64, u64)>,
     /// The last id given out.
     pub(crate) last_id: u64,
 }
@@ -156,6 +158,7 @@ impl Cluster {
             wire: VecDeque::new(),
             cut: BTreeSet::new(),
             mute: None,
+            deaf: None,
             last_id: 100,
         };
         for store in 1..=count {
@@ -365,7 +368,8 @@ impl Cluster {
         for (from, message) in messages {
             let to = message.to_peer.as_ref().unwrap().store_id;
             let exists = self.stores().contains(&to);
-            let lost = self.cut.contains(&(from.get(), to));
+            let deaf = self.deaf == Some((to, message.region_id));
+            let lost = deaf || self.cut.contains(&(from.get(), to));
             if exists
                 && !lost
                 && !self.node(to).down

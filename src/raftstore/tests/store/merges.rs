@@ -236,6 +236,24 @@ fn a_merge_with_a_peer_that_is_gone_is_called_off() {
     check_merged(&mut cluster, right, LEFT);
 }
 
+/// The source's lead cannot go where the target is led: the source's peer there is the one that does not answer.
+#[test]
+fn a_merge_is_called_off_though_the_leads_cannot_meet() {
+    let (mut cluster, right) = two_regions();
+    cluster.move_lead_of(LEFT, 2);
+    assert_eq!(order_merge(&mut cluster, right, LEFT), Ok(()));
+    cluster.deaf = Some((2, right));
+    cluster.settle();
+    assert!(is_merging(&cluster, 1, right));
+    cluster.until("the end of the merge", |cluster| {
+        !is_merging(cluster, 1, right) && cluster.leader_of(right).is_some()
+    });
+    assert_eq!(cluster.leader_of(LEFT), Some(2));
+    cluster.put_anywhere("pear", "serves again");
+    cluster.deaf = None;
+    check_rolled_back(&mut cluster, right);
+}
+
 #[test]
 fn a_target_that_has_changed_meanwhile_is_not_merged_into() {
     let (mut cluster, right) = two_regions();

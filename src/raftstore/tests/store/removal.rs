@@ -94,7 +94,7 @@ fn only_the_removed_regions_keys_are_deleted() {
     }
     let middle = cluster.region_with("m");
     let there = middle.peers.iter().find(|peer| peer.store_id == 3).unwrap();
-    let change = raftstore::Order::ChangePeers(vec![gone(there.id, 3)]);
+    let change = Order::ChangePeers(vec![gone(there.id, 3)]);
     if cluster.leader_of(middle.id) == Some(3) {
         cluster.move_lead_of(middle.id, 1);
     }
@@ -273,7 +273,7 @@ fn a_crash_at_any_step_of_a_removal_ends_in_a_tombstone() {
         cluster.put_anywhere("k", "v");
         cluster.tick(3);
         let (leader, header) = (cluster.leader_of(ID).unwrap(), cluster.header_of(ID));
-        let order = raftstore::Order::ChangePeers(vec![gone(30, 3)]);
+        let order = Order::ChangePeers(vec![gone(30, 3)]);
         assert_eq!(cluster.order(leader, header, order).take(), Some(Ok(())));
         cluster
     };
@@ -330,7 +330,7 @@ fn the_tombstone_of_a_removed_leader_frees_the_one_it_leaves() {
 /// A group of two of which one has led its own removal, and is gone; the other does not know.
 pub(crate) fn removed_leader_of_two() -> Cluster {
     let mut cluster = Cluster::with_members(2, &[2, 1]);
-    let (header, order) = (cluster.header_of(ID), raftstore::Order::ChangePeers(vec![gone(10, 1)]));
+    let (header, order) = (cluster.header_of(ID), Order::ChangePeers(vec![gone(10, 1)]));
     // The removal of peer 10 reaches it, but its acknowledgement does not come back.
     cluster.cut.insert((1, 2));
     assert_eq!(cluster.order(2, header, order).take(), Some(Ok(())));
