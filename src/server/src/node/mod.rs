@@ -5,6 +5,11 @@
 //! not yet ready → registered at the scheduler, first regions created → ready. A store whose data already holds regions is
 //! ready as soon as it serves.
 //!
+//! # The scheduler
+//! `reports` tells it which regions are led here; `orders` passes on what it answers; `questions` asks for ids and for who
+//! holds a key; `stats` says that the store lives and how full it is. None of them makes the store's loop wait, and a
+//! scheduler that answers nobody keeps no store from serving.
+//!
 //! # Stop
 //! When told to: not ready → leadership handed over → no new connections, open calls cut off after a moment → threads
 //! joined. What was acknowledged is durable at any moment, so none of this is needed for safety.
