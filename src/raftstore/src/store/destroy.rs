@@ -79,6 +79,11 @@ impl Graves {
         self.dying.contains_key(&region)
     }
 
+    /// Whether a peer of the region is being destroyed, and has no tombstone yet.
+    fn is_with_applier(&self, region: RegionId) -> bool {
+        matches!(self.dying.get(&region), Some(Step::Applier(_)))
+    }
+
     /// The regions whose range is occupied by a dying peer.
     pub(super) fn occupied(&self) -> impl Iterator<Item = &metapb::Region> {
         self.dying.values().filter_map(|step| match step {
@@ -121,7 +126,8 @@ impl Store {
 
     /// A region that was merged away into `target`, whose snapshot has arrived, must go first.
     pub(super) fn doom_merged(&mut self, victim: RegionId, target: RegionId) {
-        if self.peers.contains_key(&victim) || self.graves.is_dying(victim) {
+        // One that is buried already, because its target took it over after all, will not be reported again.
+        if self.peers.contains_key(&victim) || self.graves.is_with_applier(victim) {
             self.graves.awaited.insert(victim, target);
             self.doom(victim);
         } else {

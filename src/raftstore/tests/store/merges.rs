@@ -254,6 +254,33 @@ fn a_merge_is_called_off_though_the_leads_cannot_meet() {
     check_rolled_back(&mut cluster, right);
 }
 
+/// The snapshot that arrives holds the source's keys; meanwhile the target takes the source over from its own log after all.
+#[test]
+fn a_merge_by_the_log_may_overtake_the_snapshot_that_holds_it() {
+    let (mut cluster, right) = two_regions_with(|config| {
+        config.log_gc_count_limit = 10;
+        config.log_gc_ticks = 2;
+    });
+    cluster.node(3).stall_apply = true;
+    assert_eq!(order_merge(&mut cluster, right, LEFT), Ok(()));
+    cluster.until("the merge", |cluster| cluster.region(1, right).is_none());
+    cluster.tick(3);
+    cluster.isolate(3);
+    for i in 0..100 {
+        cluster.put_anywhere(&format!("k{i}"), "v");
+    }
+    cluster.tick(20);
+    cluster.cut.clear();
+    cluster.until("the snapshot", |cluster| {
+        cluster.region(3, LEFT).is_some_and(|status| status.installing)
+    });
+    cluster.tick(3);
+    assert!(cluster.region(3, right).is_some(), "the applier stands still");
+    cluster.node(3).stall_apply = false;
+    check_merged(&mut cluster, right, LEFT);
+    assert_eq!(cluster.stored(3, "k99").as_deref(), Some("v"));
+}
+
 #[test]
 fn a_target_that_has_changed_meanwhile_is_not_merged_into() {
     let (mut cluster, right) = two_regions();
