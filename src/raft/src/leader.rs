@@ -172,7 +172,10 @@ impl<S: Storage> Raft<S> {
         progress.recent_active = true;
         progress.commit = progress.commit.max(commit);
         progress.probe_sent = false;
-        let behind = progress.matched < last_index || progress.requested_snapshot != LogIndex(0);
+        // A probe that nothing follows would last for ever, and its member count as one that lags.
+        let behind = progress.matched < last_index
+            || progress.state == ProgressState::Probe
+            || progress.requested_snapshot != LogIndex(0);
         if behind {
             // An append may have been lost; even an empty one finds out, and does not need the
             // window.
