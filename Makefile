@@ -60,9 +60,11 @@ project2b: ## stage 2b: the replicated store
 	$(STAGE_TEST) --test project2b
 project2c: ## stage 2c: log compaction and snapshots
 	$(STAGE_TEST) --test project2c --test project2c_raft
-.PHONY: project3a project3c
+.PHONY: project3a project3b project3c
 project3a: ## stage 3a: membership changes and leader transfer in the consensus core
 	$(STAGE_TEST) --test project3a
+project3b: ## stage 3b: membership changes, transfers and splits in the store
+	$(STAGE_TEST) --test project3b
 project3c: ## stage 3c: the scheduler
 	$(STAGE_TEST) --test project3c
 

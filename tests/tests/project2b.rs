@@ -103,7 +103,7 @@ fn test_persist_partition_unreliable_2b() {
         unreliable: true,
         crash: true,
         partitions: true,
-        max_raft_log: None,
+        ..GenericTest::default()
     };
     generic_test("TestPersistPartitionUnreliable2B", test);
 }

@@ -23,7 +23,7 @@ fn one_snapshot(cluster: &mut Cluster) -> Result<(), Broken> {
     for store in 0..3 {
         cluster.must_store(store, "k1", Some("v1"))?;
         cluster.must_store(store, "k2", Some("v2"))?;
-        let apply = cluster.view(store, 0).apply;
+        let apply = cluster.view(store, cluster.region_at(0)).apply;
         assert_eq!((apply.truncated_index.0, apply.truncated_term.0), (5, 5), "nothing compacted");
     }
 
@@ -35,8 +35,9 @@ fn one_snapshot(cluster: &mut Cluster) -> Result<(), Broken> {
     }
     cluster.must_delete("k2")?;
     cluster.sleep(ELECTION_TIMEOUT.times(2))?;
-    let compacted = (1..3).map(|store| cluster.view(store, 0).apply.truncated_index.0).max();
-    let missed = cluster.view(0, 0).log.1;
+    let compacted =
+        (1..3).map(|store| cluster.view(store, cluster.region_at(0)).apply.truncated_index.0).max();
+    let missed = cluster.view(0, cluster.region_at(0)).log.1;
     assert!(compacted > Some(missed), "compacted {compacted:?}, store 1 has {missed}");
     cluster.clear_network();
 

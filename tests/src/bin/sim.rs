@@ -15,12 +15,15 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tests::sim::matrix::{Meetings, empty_cells, table};
 use tests::sim::run::note_panic;
 use tests::sim::trace::Timeline;
 use tests::sim::{Report, explain, run, run_with};
 
 /// Seeds that a planted bug may survive.
 const PLANTED_SEEDS_MAX: u64 = 400;
+/// From so many seeds on, every kind of fault must have met every kind of change.
+const MATRIX_SEEDS_MIN: u64 = 500;
 /// Failed seeds of one invocation whose timeline is printed.
 const TIMELINES_MAX: usize = 3;
 
@@ -123,6 +126,8 @@ struct Totals {
     failed: Vec<Report>,
     snapshots: u64,
     crashes: u64,
+    changes: [u64; 7],
+    meetings: Meetings,
 }
 
 impl Totals {
@@ -135,6 +140,20 @@ impl Totals {
         self.unknown += report.calls.unknown;
         self.snapshots += report.counts.snapshots;
         self.crashes += report.counts.crashes;
+        let (counts, changes) = (&report.counts, &report.counts.changes);
+        let seen = [
+            changes.splits,
+            changes.merges,
+            changes.rollbacks,
+            changes.conf_changes,
+            counts.destroyed,
+            counts.sleeps,
+            counts.scheduler_terms,
+        ];
+        self.changes.iter_mut().zip(seen).for_each(|(sum, one)| *sum += one);
+        for (cell, count) in &report.meetings {
+            *self.meetings.entry(*cell).or_default() += count;
+        }
         if report.failure.is_some() {
             self.failed.push(report.clone());
         }
@@ -176,6 +195,17 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
         totals.crashes,
         totals.snapshots,
     );
+    let [splits, merges, rollbacks, conf_changes, destroyed, sleeps, terms] = totals.changes;
+    println!(
+        "{splits} splits, {merges} merges, {rollbacks} merges undone, {conf_changes} membership changes, \
+         {destroyed} peers destroyed, {sleeps} sleeps, {terms} terms of the scheduler"
+    );
+    println!("{}", table(&totals.meetings));
+    let empty = empty_cells(&totals.meetings);
+    let complete = empty.is_empty() || count < MATRIX_SEEDS_MIN;
+    if !complete {
+        println!("FAILED: these never met: {empty:?}");
+    }
     for report in &totals.failed {
         let failure = report.failure.as_deref().unwrap_or_default();
         println!(
@@ -184,7 +214,7 @@ fn many(from: u64, count: u64, twice: bool, threads: usize) -> bool {
             failure.lines().next().unwrap_or_default()
         );
     }
-    totals.failed.is_empty()
+    totals.failed.is_empty() && complete
 }
 
 #[cfg(not(feature = "planted"))]
@@ -223,12 +253,14 @@ fn planted(name: &str, threads: usize, seeds_max: u64) -> bool {
     let rows = Mutex::new(Vec::new());
     in_parallel(threads, bugs.len() as u64, |number| {
         let bug = bugs[number as usize];
+        let since = Instant::now();
         let caught = hunt(bug, 0, seeds_max);
         let row = match &caught {
             Some(caught) => {
                 let failure = caught.failure.lines().next().unwrap_or_default();
                 let failure: String = failure.chars().take(100).collect();
-                format!("{:32} {:>6}  {failure}", bug.name(), caught.seeds)
+                let seconds = since.elapsed().as_secs_f64();
+                format!("{:32} {:>6} {seconds:>6.1}s  {failure}", bug.name(), caught.seeds)
             }
             None => format!("{:32} {:>6}  NOT CAUGHT", bug.name(), format!(">{seeds_max}")),
         };

@@ -1,9 +1,15 @@
-//! The harness of the course's cluster tests (projects 2b and 2c), in virtual time.
+//! The harness of the course's cluster tests (projects 2b, 2c and 3b), in virtual time.
 //!
-//! Same parameters as the course: five stores, one region whose peer ids are the store ids, ticks of 50 ms, elections after
+//! Same parameters as the course: five stores, one region over everything, ticks of 50 ms, elections after
 //! 10 ticks, heartbeats every 2. Clients run for five seconds, three times over; meanwhile the network may lose messages and
-//! fall apart; afterwards all stores may crash at once. The one difference: a crash here loses everything that was not
-//! synced, which a killed process on a living machine would not.
+//! fall apart; afterwards all stores may crash at once. Peers may come and go meanwhile, one after the other, and regions be
+//! cut when they grow. The scheduler, one node that never fails, gives ids and knows where the regions are; its own
+//! decisions are not carried out, as the course's stand-in makes none.
+//!
+//! Differences: a crash here loses everything that was not synced, which a killed process on a living machine would not. A
+//! new peer comes as a learner and gets its vote when it has caught up. A peer id is used once, so a peer that comes back to
+//! a store comes under a new one. Keys are short enough to differ within eight bytes, since raw keys that do not are never
+//! parted.
 //!
 //! The loss compounds as it does in the course: with an unreliable network and no partitions, every round of chaos adds a
 //! filter that drops 10.1 % of what is left, and none is removed until the clients stop.
@@ -26,6 +32,8 @@ pub const ELECTION_TIMEOUT: Nanos = Nanos::millis(500);
 const FILTER_LOSS_PER_MILLE: u64 = 101;
 /// The wake-up at which the network changes; clients wake by their own numbers.
 const WAKE_CHAOS: u64 = u64::MAX;
+/// The wake-up at which the membership is looked at.
+const WAKE_CONFCHANGE: u64 = u64::MAX - 1;
 /// A client's pause between two calls.
 const PAUSE: Nanos = Nanos::millis(5);
 
@@ -42,10 +50,24 @@ pub struct GenericTest {
     pub partitions: bool,
     /// Entries after which logs are compacted.
     pub max_raft_log: Option<u64>,
+    /// Peers come and go.
+    pub confchange: bool,
+    /// Regions are cut above 300 bytes.
+    pub split: bool,
 }
 
 /// A cluster as the course starts it.
 pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
+    cluster_with_regions(seed, stores, max_raft_log, (144 << 20, 96 << 20))
+}
+
+/// The same, whose regions are cut above so many bytes into parts of so many.
+pub fn cluster_with_regions(
+    seed: u64,
+    stores: usize,
+    max_raft_log: Option<u64>,
+    (region_max_bytes, region_part_bytes): (u64, u64),
+) -> Cluster {
     let knobs = Knobs {
         stores,
         spares: 0,
@@ -76,7 +98,7 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
         fault_interval: Nanos::secs(1),
         operations: Vec::new(),
         operation_interval: Nanos::secs(1),
-        region_max_bytes: 144 << 20,
+        region_max_bytes,
         hibernate_ticks: 0,
         report_ticks: 2,
         merge_timeout_ticks: 40,
@@ -86,11 +108,14 @@ pub fn cluster(seed: u64, stores: usize, max_raft_log: Option<u64>) -> Cluster {
     };
     let mut store_config = store_config(seed, &knobs);
     store_config.log_gc_ticks = 1;
+    store_config.region_part_bytes = region_part_bytes;
+    store_config.split_check_ticks = 2;
     let layout = Layout::single(stores);
     let setup =
         Setup { seed, knobs, layout, store_config, timeline: Timeline::none(), record: false };
     let mut cluster = Cluster::new(setup);
     cluster.set_attempt_timeout(Nanos::secs(1));
+    cluster.spare_the_scheduler();
     cluster
 }
 
@@ -187,7 +212,7 @@ struct CourseClient {
 }
 
 fn key(client: u64, number: u64) -> String {
-    format!("{client} {number:08}")
+    format!("{client} {number:04}")
 }
 
 struct Generic {
@@ -197,6 +222,16 @@ struct Generic {
     rng: Rng,
     running: bool,
     filters: u32,
+    changing: Option<PeerChange>,
+}
+
+/// A change of peers under way: asked for until it is seen.
+#[derive(Clone, Copy, Debug)]
+struct PeerChange {
+    region: u64,
+    store: usize,
+    /// Add a peer there, or remove the one that is.
+    add: bool,
 }
 
 /// Runs one row of the course's table.
@@ -208,11 +243,15 @@ pub fn generic_test(name: &str, test: GenericTest) {
     let seed = name.bytes().fold(2024, |seed: u64, byte| seed.wrapping_mul(131) + u64::from(byte));
     let mut generic = Generic {
         test,
-        cluster: cluster(seed, 5, test.max_raft_log),
+        cluster: match test.split {
+            true => cluster_with_regions(seed, 5, test.max_raft_log, (300, 200)),
+            false => cluster(seed, 5, test.max_raft_log),
+        },
         clients: Vec::new(),
         rng: Rng::new(seed, Stream::Faults),
         running: false,
         filters: 0,
+        changing: None,
     };
     let passed = generic.run();
     assert_eq!(passed, Ok(()), "{name} with seed {seed} at {}", generic.cluster.now());
@@ -230,6 +269,10 @@ impl Generic {
             if let Some(limit) = self.test.max_raft_log {
                 self.check_log_sizes(limit)?;
             }
+            let first = &self.cluster.regions()[0];
+            if self.test.split && first.end_key.is_empty() {
+                return Err(Broken::new("regions are cut", format!("{first:?} was not")));
+            }
         }
         Ok(())
     }
@@ -244,6 +287,9 @@ impl Generic {
         }
         if chaos {
             self.cluster.wake_after(Nanos::millis(300), WAKE_CHAOS);
+        }
+        if self.test.confchange {
+            self.cluster.wake_after(Nanos::millis(100), WAKE_CONFCHANGE);
         }
         self.go_on_until(self.cluster.now() + Nanos::secs(5))?;
         self.running = false;
@@ -263,6 +309,7 @@ impl Generic {
             match notice {
                 Notice::Wake(_) if !self.running => {}
                 Notice::Wake(WAKE_CHAOS) => self.change_network(),
+                Notice::Wake(WAKE_CONFCHANGE) => self.change_peers(),
                 Notice::Wake(client) => self.begin(client),
                 Notice::Done { client, call, outcome } => self.done(client, &call, &outcome)?,
             }
@@ -331,6 +378,33 @@ impl Generic {
         self.cluster.wake_after(pause, WAKE_CHAOS);
     }
 
+    /// Asks again for the change under way, or begins the next one.
+    fn change_peers(&mut self) {
+        let pause = match self.changing {
+            Some(PeerChange { region, store, add }) => {
+                if self.cluster.is_voter(region, store) == Some(!add) {
+                    self.cluster.ask_for_peer(region, store, add);
+                    Nanos::millis(50)
+                } else {
+                    // It is done, or the region is gone.
+                    self.changing = None;
+                    self.rng.span(Nanos::ZERO, Nanos::millis(200))
+                }
+            }
+            None => {
+                let regions = self.cluster.regions();
+                let region = self.rng.pick(&regions).clone();
+                let store = self.rng.below(5) as usize;
+                let there = self.cluster.is_voter(region.id, store) == Some(true);
+                if !there || region.peers.len() > 1 {
+                    self.changing = Some(PeerChange { region: region.id, store, add: !there });
+                }
+                Nanos::ZERO
+            }
+        };
+        self.cluster.wake_after(pause.max(Nanos::millis(1)), WAKE_CONFCHANGE);
+    }
+
     fn crash_all(&mut self) -> Result<(), Broken> {
         (0..5).for_each(|store| self.cluster.stop_store(store));
         self.cluster.sleep(ELECTION_TIMEOUT)?;
@@ -362,14 +436,18 @@ impl Generic {
     }
 }
 
-/// No store's log holds more than twice `limit` applied entries.
+/// No peer's log holds more than twice `limit` applied entries.
 pub fn check_log_sizes(cluster: &Cluster, limit: u64) -> Result<(), Broken> {
-    for store in 0..cluster.knobs().stores {
-        let apply = cluster.view(store, cluster.region_at(0)).apply;
-        let held = apply.applied_index.0 - apply.truncated_index.0;
-        if held > 2 * limit {
-            let what = format!("store {} holds {held} applied entries in its log", store + 1);
-            return Err(Broken::new("log is compacted", what));
+    for region in cluster.regions() {
+        for store in 0..cluster.knobs().stores {
+            let apply = cluster.view(store, region.id).apply;
+            let held = apply.applied_index.0 - apply.truncated_index.0;
+            if held > 2 * limit {
+                let id = region.id;
+                let what =
+                    format!("store {} holds {held} applied entries of region {id}", store + 1);
+                return Err(Broken::new("log is compacted", what));
+            }
         }
     }
     Ok(())

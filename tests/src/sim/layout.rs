@@ -67,7 +67,7 @@ impl Layout {
     /// One region over everything, whose peer ids are the store ids: the cluster of the course.
     pub fn single(stores: usize) -> Layout {
         let homes = 0..stores;
-        let region = region(1, (Bytes::new(), Bytes::new()), homes, |store| store as u64 + 1);
+        let region = region(2, (Bytes::new(), Bytes::new()), homes, |store| store as u64 + 1);
         Layout { regions: vec![region], keys: Vec::new(), groups: 0 }
     }
 

@@ -69,6 +69,8 @@ pub struct Network {
     stores: usize,
     links: Vec<Link>,
     knobs: NetworkKnobs,
+    /// Links from and to these and later ones are always calm.
+    calm_from: usize,
     rng: Rng,
     /// What happened so far.
     pub counts: NetworkCounts,
@@ -78,12 +80,22 @@ impl Network {
     /// Whole links everywhere.
     pub fn new(stores: usize, knobs: NetworkKnobs, rng: Rng) -> Network {
         let links = vec![Link::default(); stores * stores];
-        Network { stores, links, knobs, rng, counts: NetworkCounts::default() }
+        let calm_from = usize::MAX;
+        Network { stores, links, knobs, calm_from, rng, counts: NetworkCounts::default() }
     }
 
     /// Changes the behaviour of every link from now on.
     pub fn set_knobs(&mut self, knobs: NetworkKnobs) {
         self.knobs = knobs;
+    }
+
+    /// Lets the links of place `from` and those after it lose and delay nothing.
+    pub fn calm_from(&mut self, from: usize) {
+        self.calm_from = from;
+    }
+
+    fn knobs_of(&self, from: usize, to: usize) -> NetworkKnobs {
+        if from.max(to) >= self.calm_from { NetworkKnobs::CALM } else { self.knobs }
     }
 
     /// The behaviour of every link.
@@ -132,13 +144,14 @@ impl Network {
             self.counts.cut += 1;
             return Vec::new();
         }
-        if self.rng.chance(self.knobs.loss_per_mille) {
+        let knobs = self.knobs_of(from, to);
+        if self.rng.chance(knobs.loss_per_mille) {
             self.counts.lost += 1;
             return Vec::new();
         }
         self.counts.sent += 1;
         let first = self.arrival(now, from, to);
-        if self.rng.chance(self.knobs.duplicate_per_mille) {
+        if self.rng.chance(knobs.duplicate_per_mille) {
             self.counts.duplicated += 1;
             return vec![first, self.arrival(now, from, to)];
         }
@@ -146,7 +159,7 @@ impl Network {
     }
 
     fn arrival(&mut self, now: Nanos, from: usize, to: usize) -> Nanos {
-        let knobs = self.knobs;
+        let knobs = self.knobs_of(from, to);
         let mut arrival = now + self.rng.span(knobs.delay_min, knobs.delay_max);
         if self.rng.chance(knobs.tail_per_mille) {
             self.counts.delayed += 1;

@@ -29,9 +29,9 @@ pub enum Said {
     /// To a read that needs leave.
     Permit(Ask, Result<ReadPermit, RegionError>),
     /// To a node of the scheduler's that wants to read its records.
-    MayRead(u64, Result<ReadPermit, RegionError>),
+    MayRead(raft::Term, Result<ReadPermit, RegionError>),
     /// To a change of the scheduler's.
-    Committed(u64, Result<WriteResult, RegionError>),
+    Committed(raft::Term, Result<WriteResult, RegionError>),
 }
 
 /// The sync under way: how far the log reached, and the last write it covers.
@@ -163,7 +163,7 @@ impl Process {
         self.paused = false;
         self.draining = false;
         self.registered = false;
-        self.brain.blank();
+        self.brain = Brain::default();
         drop(self.listen());
         std::mem::take(&mut self.stalled).into_iter().map(|(_, event)| event).collect()
     }

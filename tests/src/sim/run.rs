@@ -16,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Election timeouts after the healing within which every region must serve again and every replica catch up.
 const CONVERGENCE_ELECTIONS_MAX: u64 = 40;
+/// How much longer that takes when a store was lost.
+const REPLACEMENT_FACTOR: u64 = 10;
 /// Election timeouts of calm work after that.
 const CALM_ELECTIONS: u64 = 6;
 /// With fewer answered calls a run means nothing.
@@ -177,6 +179,9 @@ impl Run {
             self.cluster.submit(self.workload.clients(), call, CallOptions::default());
         }
         self.await_that("every read ends", limit, |cluster| cluster.open_calls() == 0)?;
+        // To replace a lost store takes several steps, each of which waits for a report.
+        let lost = self.cluster.counts.stores_lost > 0;
+        let limit = if lost { limit.times(REPLACEMENT_FACTOR) } else { limit };
         self.await_that("every replica catches up", limit, Cluster::has_converged)?;
         let data = self.cluster.audit()?;
         let checked = self.cluster.recorder.check(&data);

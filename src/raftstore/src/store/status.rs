@@ -71,6 +71,11 @@ impl Store {
         self.sleepers.asleep_count()
     }
 
+    /// The regions led here.
+    pub fn led_regions(&self) -> impl Iterator<Item = RegionId> {
+        self.peers.iter().filter(|(_, peer)| peer.is_leader()).map(|(id, _)| *id)
+    }
+
     /// One region's state, if it has a peer here.
     pub fn region_status(&self, region: RegionId) -> Option<RegionStatus> {
         self.peers.get(&region).map(|peer| peer.status())

@@ -57,18 +57,21 @@ impl Cluster {
 
     /// A leader that has heard no majority for four election timeouts must have stepped down (Raft thesis §6.2), unless its
     /// region sleeps.
-    pub fn check_quorums(&self) -> Result<(), Broken> {
+    pub fn check_quorums(&mut self) -> Result<(), Broken> {
         let (now, patience) = (self.now(), self.knobs.election_timeout().times(4));
         for store in 0..self.processes.len() {
             let process = &self.processes[store];
-            if process.paused || now.saturating_sub(process.awake_since) <= patience {
-                continue;
-            }
+            let rests = process.paused || now.saturating_sub(process.awake_since) <= patience;
             for status in self.statuses(store) {
                 let region = status.region.id;
                 let changed = self.changed_at.get(&region).copied().unwrap_or_default();
-                let settled = now.saturating_sub(changed) > patience;
-                if status.raft.role != raft::Role::Leader || status.hibernating || !settled {
+                if status.hibernating {
+                    self.rested_at.insert((store, region), now);
+                }
+                let rested = self.rested_at.get(&(store, region)).copied().unwrap_or_default();
+                let settled = now.saturating_sub(changed.max(rested)) > patience;
+                if rests || status.raft.role != raft::Role::Leader || status.hibernating || !settled
+                {
                     continue;
                 }
                 let heard = |other: usize| {
@@ -113,29 +116,47 @@ impl Cluster {
         Ok(())
     }
 
-    /// I8: where somebody serves writes, nobody else holds a lease: not of an earlier term, and not of a region that covered
-    /// the same keys before. `store` has just applied, in `region` as it leads it, an entry of its own term.
+    /// I8: once a leader has applied an entry of its own term, no earlier leader of the region holds a lease.
+    pub(super) fn check_deposed(&self, store: usize, region: u64, term: u64) -> Result<(), Broken> {
+        for other in (0..self.processes.len()).filter(|other| *other != store) {
+            let held = self.status(other, region);
+            let held = held.filter(|held| held.raft.term.0 < term && self.has_lease(other, held));
+            if let Some(held) = held {
+                let what = format!(
+                    "store {} leads region {region} in term {term} and serves while store {} has a lease \
+                     in term {}",
+                    store + 1,
+                    other + 1,
+                    held.raft.term,
+                );
+                return Err(Broken::new("I8 one lease holder", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// I8: nor does anybody hold a lease of a region that covered the same keys before. `store` has just applied, in
+    /// `region` as it leads it, an entry of its own term.
     pub(super) fn check_other_leases(
         &self,
         store: usize,
         region: &metapb::Region,
-        term: u64,
     ) -> Result<(), Broken> {
         let peers = if self.is_node(store) { self.nodes() } else { 0..self.places };
         for other in peers.filter(|other| *other != store) {
             for held in self.leases(other) {
-                let same = held.region.id == region.id;
-                let deposed = same && held.raft.term.0 < term;
-                let covers = !same && disks::overlap(&held.region, region);
-                if deposed || covers {
+                // Of two regions that share keys the one of the later version has them.
+                let covers = held.region.id != region.id
+                    && disks::overlap(&held.region, region)
+                    && version(&held.region) < version(region);
+                if covers {
                     let what = format!(
-                        "store {} leads region {} in term {term} and serves while store {} has a lease \
-                         of region {} in term {}",
+                        "store {} leads region {} and serves while store {} has a lease of region {}, which \
+                         had the same keys",
                         store + 1,
                         region.id,
                         other + 1,
                         held.region.id,
-                        held.raft.term,
                     );
                     return Err(Broken::new("I8 one lease holder", what));
                 }
@@ -206,6 +227,10 @@ impl Cluster {
         let data = self.world.data();
         Ok(data.into_iter().map(|(key, value)| (key.slice(1..), value)).collect())
     }
+}
+
+fn version(region: &metapb::Region) -> u64 {
+    region.region_epoch.map_or(0, |epoch| epoch.version)
 }
 
 /// Whether the voters that `heard` says yes to are a majority, of both generations in a joint membership.

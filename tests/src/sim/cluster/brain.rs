@@ -3,18 +3,19 @@
 use super::Cluster;
 use crate::sim::event::{Answer, Event, StoreEvent};
 use crate::sim::invariants::Broken;
-use crate::sim::matrix::Change as Seen;
+use crate::sim::layout::store_place;
+use crate::sim::matrix::Change;
 use crate::sim::process::Said as Word;
-use crate::sim::scheduler::{
-    Advice, Asker, Consult, Mind, Question, SCHEDULER_REGION, Said, Step, load, mutations,
-};
+use crate::sim::scheduler::{Advice, Asker, Consult, Question, SCHEDULER_REGION, Said, Step};
 use crate::sim::time::Nanos;
-use proto::ids::RegionId;
-use raftstore::Reply;
-use raftstore::command::{Request, WriteResult};
+use raft::Term;
+use raftstore::command::WriteResult;
 use raftstore::error::RegionError;
-use raftstore::msg::{ReadRequest, RequestHeader, StoreMsg, WriteRequest};
-use scheduler::core::{Change, Config};
+use raftstore::msg::{ReadRequest, StoreMsg, WriteRequest};
+use raftstore::{ReadPermit, Reply};
+use scheduler::core::Config;
+use scheduler::journal;
+use scheduler::lead::Task;
 
 impl Cluster {
     /// The places of the scheduler's nodes.
@@ -44,21 +45,27 @@ impl Cluster {
         }
     }
 
+    /// A node's process begins.
+    pub(super) fn awake(&mut self, node: usize) {
+        let config = self.scheduler_config();
+        let cluster_id = self.store_config.cluster_id;
+        self.processes[node].brain.awake(config, cluster_id);
+        self.schedule(node, self.knobs.tick, StoreEvent::BrainTick);
+    }
+
     /// A question reaches a node.
     pub(super) fn consult(&mut self, node: usize, consult: Consult) -> Result<(), Broken> {
-        let hint = self.status(node, SCHEDULER_REGION).and_then(|status| {
+        if self.processes[node].brain.serving().is_some() {
+            self.processes[node].brain.hear(consult);
+            return self.think(node);
+        }
+        let leader = self.status(node, SCHEDULER_REGION).and_then(|status| {
             let leader = status.raft.leader?;
             let peer = status.region.peers.iter().find(|peer| peer.id == leader.0)?;
-            Some(crate::sim::layout::store_place(peer.store_id))
+            Some(store_place(peer.store_id))
         });
-        let brain = &mut self.processes[node].brain;
-        if matches!(brain.mind, Mind::Blank) {
-            let hint = hint.filter(|hint| *hint != node);
-            self.say(node, redirect(consult.from, hint));
-            return Ok(());
-        }
-        brain.hear(consult);
-        self.think(node)
+        self.say(node, redirect(consult.from, leader.filter(|leader| *leader != node)));
+        Ok(())
     }
 
     /// A node looks whether it leads, and after what time has brought.
@@ -68,85 +75,70 @@ impl Cluster {
         self.schedule(node, pause, StoreEvent::BrainTick);
         let status = self.status(node, SCHEDULER_REGION);
         let lead = status.filter(|status| status.raft.role == raft::Role::Leader);
-        match lead {
-            None => {
-                let brain = &mut self.processes[node].brain;
-                if !matches!(brain.mind, Mind::Blank) {
-                    brain.blank();
-                }
-            }
-            Some(lead) if !self.processes[node].brain.thinks_in(lead.raft.term.0) => {
-                let number = self.processes[node].brain.begin_reading(lead.raft.term.0);
-                self.counts.scheduler_terms += 1;
-                self.happened(Seen::SchedulerFailover);
-                let header = self.node_header();
-                let mouth = self.processes[node].mouth();
-                let reply = Reply::new(move |result| {
-                    let _ = mouth.send(Word::MayRead(number, result));
-                });
-                self.tell(node, StoreMsg::Read(ReadRequest { header, reply }));
-            }
-            Some(_) => {
-                for question in [Question::Maintain, Question::Tick] {
-                    self.processes[node].brain.hear(Consult { from: Asker::Nobody, question });
-                }
-                self.think(node)?;
+        let task = self.processes[node].brain.observe(lead.map(|status| status.raft.term));
+        if let Some(task) = task {
+            self.counts.scheduler_terms += 1;
+            self.happened(Change::SchedulerFailover);
+            self.carry_out(node, task);
+        }
+        for question in [Question::Maintain, Question::Tick] {
+            let brain = &mut self.processes[node].brain;
+            if brain.serving().is_some() {
+                brain.hear(Consult { from: Asker::Nobody, question });
             }
         }
-        Ok(())
+        self.think(node)
     }
 
-    fn node_header(&self) -> RequestHeader {
-        let region = self.world.region(SCHEDULER_REGION).map(|model| model.region.clone());
-        region.map_or_else(
-            || RequestHeader::new(RegionId::from(SCHEDULER_REGION), Default::default()),
-            |region| self.header(&region),
-        )
-    }
-
-    /// The node may read the records, all of them.
-    pub(super) fn may_read(&mut self, node: usize, number: u64) {
-        let config = self.scheduler_config();
-        let now_ms = self.wall_ms(node);
-        let records = load(self.processes[node].engine.as_ref());
-        let brain = &mut self.processes[node].brain;
-        if matches!(brain.mind, Mind::Reading(reading) if reading == number) {
-            let change = brain.wake(config, records, now_ms);
-            self.commit(node, change);
-        }
-    }
-
-    fn commit(&mut self, node: usize, change: Change) {
-        let brain = &mut self.processes[node].brain;
-        brain.number += 1;
-        let (number, term) = (brain.number, brain.term);
+    fn carry_out(&mut self, node: usize, task: Task) {
         let mouth = self.processes[node].mouth();
-        let reply = Reply::new(move |result| {
-            let _ = mouth.send(Word::Committed(number, result));
-        });
-        let mut header = self.node_header();
-        header.term = Some(raft::Term(term));
-        let request = Request::Mutate { mutations: mutations(&change), session: None };
-        self.tell(node, StoreMsg::Write(WriteRequest { header, request, reply }));
+        match task {
+            Task::Load { term } => {
+                let reply = Reply::new(move |result| {
+                    let _ = mouth.send(Word::MayRead(term, result));
+                });
+                self.tell(
+                    node,
+                    StoreMsg::Read(ReadRequest { header: journal::header(term), reply }),
+                );
+            }
+            Task::Commit { term, request } => {
+                let reply = Reply::new(move |result| {
+                    let _ = mouth.send(Word::Committed(term, result));
+                });
+                let header = journal::header(term);
+                self.tell(node, StoreMsg::Write(WriteRequest { header, request, reply }));
+            }
+        }
+    }
+
+    /// The node may read the records, all of them, or may not.
+    pub(super) fn may_read(
+        &mut self,
+        node: usize,
+        term: Term,
+        permit: Result<ReadPermit, RegionError>,
+    ) {
+        let engine = self.processes[node].engine.clone();
+        let records = permit.and_then(|permit| permit.read(|_| journal::load(engine.as_ref())));
+        let now_ms = self.wall_ms(node);
+        let brain = &mut self.processes[node].brain;
+        let Ok(records) = records else { return brain.not_loaded(term) };
+        let records = records.expect("the scheduler's region holds its records");
+        if let Some(task) = brain.loaded(term, records, now_ms) {
+            self.carry_out(node, task);
+        }
     }
 
     /// A change has been applied, or may not have been.
     pub(super) fn change_ended(
         &mut self,
         node: usize,
-        number: u64,
-        result: Result<WriteResult, RegionError>,
+        term: Term,
+        result: &Result<WriteResult, RegionError>,
     ) {
         let now_ms = self.wall_ms(node);
-        let brain = &mut self.processes[node].brain;
-        if brain.number != number {
-            return;
-        }
-        if result != Ok(WriteResult::Applied) {
-            brain.blank();
-            return;
-        }
-        let said = brain.committed(now_ms);
+        let said = self.processes[node].brain.committed(term, result, now_ms);
         self.say(node, said);
         // What else waits is looked at in an event of its own.
         self.schedule(node, Nanos::micros(1), StoreEvent::Think);
@@ -158,9 +150,13 @@ impl Cluster {
         loop {
             match self.processes[node].brain.step(now_ms) {
                 Step::Rest => return Ok(()),
-                Step::Say(said) => self.say(node, said),
-                Step::Commit(change) => {
-                    self.commit(node, change);
+                Step::Say(term, said) => {
+                    if said.iter().all(|word| !needs_lease(word)) || self.holds_lease(node, term) {
+                        self.say(node, said);
+                    }
+                }
+                Step::Do(task) => {
+                    self.carry_out(node, task);
                     return Ok(());
                 }
             }
@@ -182,21 +178,21 @@ impl Cluster {
                         self.queue.at(at, Event::Store { store, life: None, event });
                     }
                 }
-                Said::ToClient(attempt, Answer::Timestamps(..)) if !self.holds_lease(node) => {
-                    self.reply_to(attempt, Answer::NotLeading(None));
-                }
                 Said::ToClient(attempt, answer) => self.reply_to(attempt, answer),
             }
         }
     }
 
-    /// Timestamps are told only by a node that certainly leads.
-    fn holds_lease(&self, node: usize) -> bool {
+    /// Whether the node certainly leads in this term.
+    fn holds_lease(&self, node: usize, term: Term) -> bool {
         let lead = self.status(node, SCHEDULER_REGION);
-        lead.is_some_and(|status| {
-            status.raft.term.0 == self.processes[node].brain.term && self.has_lease(node, &status)
-        })
+        lead.is_some_and(|status| status.raft.term == term && self.has_lease(node, &status))
     }
+}
+
+/// Timestamps are told only by a node that certainly leads; what else is told may be out of date, or was committed.
+fn needs_lease(word: &Said) -> bool {
+    matches!(word, Said::ToClient(_, Answer::Timestamps(..)))
 }
 
 fn redirect(from: Asker, hint: Option<usize>) -> Vec<Said> {

@@ -269,6 +269,12 @@ impl Cluster {
         attempt: u64,
         answer: Answer,
     ) -> Result<(), crate::sim::invariants::Broken> {
+        if let Some((direct, slot)) = &mut self.direct
+            && *direct == attempt
+        {
+            *slot = Some(answer);
+            return Ok(());
+        }
         if self.plans.contains_key(&attempt) {
             self.told_ids(attempt, &answer);
             return Ok(());

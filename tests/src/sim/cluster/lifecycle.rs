@@ -143,8 +143,11 @@ impl Cluster {
         process.awake_since = self.queue.now();
         let cluster_id =
             if self.is_node(store) { SCHEDULER_CLUSTER } else { self.store_config.cluster_id };
+        let is_node = self.is_node(store);
+        let hibernate_ticks = if is_node { 0 } else { self.store_config.hibernate_ticks };
         let process = &mut self.processes[store];
         let config = Config {
+            hibernate_ticks,
             cluster_id,
             store_id: store_id(store),
             // Another life draws other timeouts.
@@ -179,8 +182,11 @@ impl Cluster {
                 self.tell(store, StoreMsg::Bootstrap { region, reply: Reply::ignored() });
             }
         }
-        let event = if self.is_node(store) { StoreEvent::BrainTick } else { StoreEvent::Heartbeat };
-        self.schedule(store, self.knobs.tick, event);
+        if is_node {
+            self.awake(store);
+        } else {
+            self.schedule(store, self.knobs.tick, StoreEvent::Heartbeat);
+        }
         self.schedule(store, self.knobs.tick, StoreEvent::Tick);
         Ok(())
     }

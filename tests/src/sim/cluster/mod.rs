@@ -28,6 +28,7 @@ mod disk;
 mod lifecycle;
 mod operating;
 mod outcome;
+mod peers;
 mod placement;
 mod scripted;
 mod snapshots;
@@ -36,7 +37,7 @@ mod timestamps;
 mod view;
 
 use super::clock::Clock;
-use super::event::{Event, StoreEvent};
+use super::event::{Answer, Event, StoreEvent};
 use super::faults::{FaultCounts, Nemesis, View};
 use super::invariants::{Broken, Invariants};
 use super::knobs::{DiskKnobs, Knobs};
@@ -61,6 +62,9 @@ use std::rc::Rc;
 
 pub use calls::{CallOptions, Notice};
 pub use view::StoreView;
+
+/// Peer ids that scripts make up begin here, above those that the scheduler gives.
+const SCRIPT_PEER_IDS: u64 = 1_000_000;
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -141,6 +145,12 @@ pub struct Cluster {
     pub idle_until: Nanos,
     /// Peers to be added when their ids have come, by attempt.
     pub(super) plans: BTreeMap<u64, (Rc<metapb::Region>, usize)>,
+    /// Instructions of the scheduler are not carried out.
+    pub(super) obstinate: bool,
+    /// The last peer id that a script made up.
+    pub(super) next_peer_id: u64,
+    /// The attempt of a script's own request, and its answer.
+    pub(super) direct: Option<(u64, Option<Answer>)>,
     /// Stores being emptied.
     pub(super) leaving: BTreeSet<usize>,
     pub(super) calls: Calls,
@@ -149,6 +159,10 @@ pub struct Cluster {
     pub(super) process_rng: Rng,
     /// When a store last heard another about a region: by region, hearer, speaker.
     pub(super) heard: BTreeMap<(u64, usize, usize), Nanos>,
+    /// When a store's peer of a region was last seen asleep.
+    pub(super) rested_at: BTreeMap<(usize, u64), Nanos>,
+    /// Term and version of a led region when its leases were last looked at, by store.
+    pub(super) looked_at: BTreeMap<(usize, u64), (u64, u64)>,
     /// When a region's membership last changed.
     pub(super) changed_at: BTreeMap<u64, Nanos>,
     /// What the timeline last said about each region's nodes.
@@ -199,6 +213,9 @@ impl Cluster {
             matrix: Matrix::new(knobs.election_timeout().times(3)),
             idle_until: Nanos::ZERO,
             plans: BTreeMap::new(),
+            obstinate: false,
+            next_peer_id: SCRIPT_PEER_IDS,
+            direct: None,
             leaving: BTreeSet::new(),
             calls: Calls::new(Rng::new(seed, Stream::Clients), &knobs, record),
             world: World::new(&layout.regions, &nodes),
@@ -206,6 +223,8 @@ impl Cluster {
             knobs,
             store_config,
             invariants: Invariants::default(),
+            rested_at: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
             changed_at: BTreeMap::new(),
             notices: VecDeque::new(),
             disk_rng: Rng::new(seed, Stream::Disk),

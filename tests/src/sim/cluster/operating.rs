@@ -85,7 +85,7 @@ impl Cluster {
         }
     }
 
-    fn order(&mut self, region: &metapb::Region, order: Order) {
+    pub(super) fn order(&mut self, region: &metapb::Region, order: Order) {
         let header = self.header(region);
         let request = AdminRequest { header, order, reply: Reply::ignored() };
         self.tell_leader(region.id, StoreMsg::Admin(request));
@@ -218,7 +218,7 @@ impl Cluster {
 
     fn drain_store(&mut self) {
         let keepers = self.keepers();
-        if keepers.len() > self.knobs.replicas.max(3) && self.leaving.is_empty() {
+        if keepers.len() > self.knobs.replicas && self.leaving.is_empty() {
             let store = *self.steward.rng.pick(&keepers);
             self.leaving.insert(store);
             let drain = store_change::Drain { cancel: false };
@@ -236,7 +236,8 @@ impl Cluster {
     fn lose_store(&mut self, regions: &[Region]) {
         let keepers = self.keepers();
         let store = *self.steward.rng.pick(&keepers);
-        let enough = keepers.len() > self.knobs.replicas.max(3) || keepers.len() < self.places;
+        let joins = (0..self.places).any(|place| !self.processes[place].joined);
+        let enough = keepers.len() - 1 + usize::from(joins) >= self.knobs.replicas;
         let dispensable = |region: &Region| {
             let voters = || region.peers.iter().filter(|peer| peer.role() == PeerRole::Voter);
             let joint = region

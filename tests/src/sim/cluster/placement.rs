@@ -71,6 +71,9 @@ impl Cluster {
             }
             Advice::Instruction(response) => {
                 self.counts.instructions += 1;
+                if self.obstinate {
+                    return;
+                }
                 if let Some(message) = order(*response) {
                     self.tell(store, message);
                 }

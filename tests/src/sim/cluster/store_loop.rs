@@ -209,6 +209,12 @@ impl Cluster {
         if self.trace.is_on() {
             describe_send(&mut self.trace, self.queue.now(), from, message);
         }
+        let speaker = self.status(from, message.region_id).map(|status| status.peer.id);
+        if let Some(sent) =
+            Sent::of(from, message).filter(|sent| speaker == Some(sent.message.from))
+        {
+            self.invariants.disks.sent(sent)?;
+        }
         let leaders = self.invariants.one_leader.count();
         self.invariants.sent(from, message)?;
         let mut rule = std::mem::take(&mut self.invariants.commit_rule);
@@ -341,9 +347,8 @@ impl Cluster {
                     self.schedule(store, delay, StoreEvent::ReadNow(ask, Box::new(permit)));
                 }
                 Said::Permit(ask, Err(error)) => self.reply_to(ask.attempt, Answer::Error(error)),
-                Said::MayRead(number, Ok(_)) => self.may_read(store, number),
-                Said::MayRead(..) => self.processes[store].brain.blank(),
-                Said::Committed(number, result) => self.change_ended(store, number, result),
+                Said::MayRead(term, permit) => self.may_read(store, term, permit),
+                Said::Committed(term, result) => self.change_ended(store, term, &result),
             }
         }
     }

@@ -133,11 +133,9 @@ impl Cluster {
 
     /// The regions of which a store holds a lease.
     pub(super) fn leases(&self, store: usize) -> Vec<RegionStatus> {
-        let mut held = self.statuses(store);
-        held.retain(|status| {
-            status.raft.role == raft::Role::Leader && self.has_lease(store, status)
-        });
-        held
+        let Some(machine) = &self.processes[store].machine else { return Vec::new() };
+        let led = machine.store.led_regions().filter_map(|id| machine.store.region_status(id));
+        led.filter(|status| self.has_lease(store, status)).collect()
     }
 
     /// The index of the snapshot whose installation the store must finish, or 0.

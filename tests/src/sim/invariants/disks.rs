@@ -131,7 +131,8 @@ impl Disks {
         self.tombstones.retain(|(other, _), _| *other != store);
     }
 
-    /// A Raft message leaves a store: not from a destroyed peer (I9).
+    /// A Raft message leaves a store, whose loop still has its peer: not from a destroyed one (I9). What waited for the log
+    /// may leave after the end of its peer; it was true when it was said.
     pub fn sent(&self, sent: Sent<'_>) -> Result<(), Broken> {
         match self.tombstones.get(&(sent.store, sent.region)) {
             Some(dead) if sent.message.from <= *dead => {
@@ -255,7 +256,7 @@ mod tests {
         states.insert(2, state(region(2, "m", "", 22), PeerState::Normal));
         assert_eq!(disks.look(0, &states), Ok(()), "a later peer may come");
         let mut message = RaftMessage { from: 21, term: 7, ..Default::default() };
-        message.set_msg_type(MessageType::MsgAppendResponse);
+        message.set_msg_type(MessageType::MsgRequestVote);
         assert!(disks.sent(Sent { region: 2, store: 0, message: &message }).is_err());
         message.from = 22;
         assert_eq!(disks.sent(Sent { region: 2, store: 0, message: &message }), Ok(()));

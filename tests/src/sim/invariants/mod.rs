@@ -113,7 +113,6 @@ impl Invariants {
         let Some(sent) = Sent::of(store, message) else { return Ok(()) };
         self.one_leader.sent(sent)?;
         self.leader_complete.sent(sent)?;
-        self.disks.sent(sent)?;
         self.promises.sent(sent)
     }
 }

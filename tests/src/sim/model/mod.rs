@@ -18,6 +18,8 @@
 mod admin;
 mod members;
 mod region;
+#[cfg(test)]
+mod tests;
 
 use super::invariants::Broken;
 use bytes::Bytes;

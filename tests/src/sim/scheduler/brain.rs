@@ -1,11 +1,16 @@
-//! A node's thoughts: at most one change is on its way to the journal; everything that might make another one waits.
+//! A node's thoughts: the real driver of the journal ([`Lead`]) with a queue before it. At most one change is on its way;
+//! every other question waits for its turn.
 
 use super::{Advice, Asker, Consult, Question};
 use crate::sim::event::Answer;
 use proto::metapb;
 use proto::pdpb;
+use raft::Term;
+use raftstore::RegionError;
+use raftstore::command::WriteResult;
 use raftstore::msg::{NewRegion, SplitRequest};
-use scheduler::core::{Change, Config, RegionInfo, Scheduler, TimestampError};
+use scheduler::core::{Change, Config, Record, RegionInfo, Scheduler, TimestampError};
+use scheduler::lead::{Decision, Lead, Refusal, Task};
 use std::collections::VecDeque;
 
 /// Questions that may wait; those beyond are dropped, and asked again.
@@ -20,89 +25,63 @@ pub enum Said {
     ToClient(u64, Answer),
 }
 
-/// How far a node is with thinking.
-#[derive(Debug, Default)]
-pub enum Mind {
-    /// Another node leads, or none.
-    #[default]
-    Blank,
-    /// It leads and reads the records; the number tells readings apart.
-    Reading(u64),
-    /// It decides.
-    Clear(Box<Scheduler>),
-}
-
 /// One node's.
 #[derive(Debug, Default)]
 pub struct Brain {
-    /// Its state.
-    pub mind: Mind,
-    /// The Raft term in which it leads.
-    pub term: u64,
-    /// Counts readings and changes, so that late answers are told from present ones.
-    pub number: u64,
+    /// The real driver of the journal; there while the process lives.
+    lead: Option<Lead>,
     queue: VecDeque<Consult>,
-    /// On its way to the journal.
-    committing: Option<(Change, Vec<Said>)>,
+    /// To be said when the change on its way is durable.
+    waiting: Vec<Said>,
 }
 
 /// What comes of looking at the next question.
 pub enum Step {
     /// Nothing waits, or a change is on its way.
     Rest,
-    /// These may be said at once.
-    Say(Vec<Said>),
-    /// This must be durable first.
-    Commit(Change),
+    /// These may be said, by a node that still leads in this term.
+    Say(Term, Vec<Said>),
+    /// This must be done first.
+    Do(Task),
 }
 
 impl Brain {
-    /// Forgets everything.
-    pub fn blank(&mut self) {
-        self.number += 1;
-        *self = Brain { number: self.number, ..Brain::default() };
+    /// A process starts.
+    pub fn awake(&mut self, config: Config, fresh_cluster_id: u64) {
+        *self = Brain { lead: Some(Lead::new(config, fresh_cluster_id)), ..Brain::default() };
     }
 
-    /// Whether it reads or decides in this term.
-    pub fn thinks_in(&self, term: u64) -> bool {
-        self.term == term && !matches!(self.mind, Mind::Blank)
+    /// A process ends, or a node does not lead any more.
+    fn forget(&mut self) {
+        self.queue.clear();
+        self.waiting.clear();
     }
 
-    /// Begins to read the records, in `term`.
-    pub fn begin_reading(&mut self, term: u64) -> u64 {
-        self.blank();
-        self.term = term;
-        self.mind = Mind::Reading(self.number);
-        self.number
-    }
-
-    /// The records have been read; the change must be durable before anything else.
-    pub fn wake(
-        &mut self,
-        config: Config,
-        records: Vec<scheduler::core::Record>,
-        now_ms: u64,
-    ) -> Change {
-        let (core, change) =
-            Scheduler::open(config, records, 1, now_ms).expect("the records are a scheduler's own");
-        self.mind = Mind::Clear(Box::new(core));
-        self.committing = Some((change.clone(), Vec::new()));
-        change
-    }
-
-    /// The scheduler, if this node decides.
-    pub fn core(&mut self) -> Option<&mut Scheduler> {
-        match &mut self.mind {
-            Mind::Clear(core) => Some(core),
-            Mind::Blank | Mind::Reading(_) => None,
+    /// The term that the node leads its region in, if it does.
+    pub fn observe(&mut self, leading: Option<Term>) -> Option<Task> {
+        let serving = self.serving();
+        let task = self.lead.as_mut()?.observe(leading);
+        if serving.is_some() && self.serving() != serving {
+            self.forget();
         }
+        task
     }
 
-    /// As [`Brain::core`], to look only.
-    pub fn view(&self) -> Option<&Scheduler> {
-        match &self.mind {
-            Mind::Clear(core) => Some(core),
-            Mind::Blank | Mind::Reading(_) => None,
+    /// The term in which the node decides.
+    pub fn serving(&self) -> Option<Term> {
+        self.lead.as_ref()?.serving()
+    }
+
+    /// The records have been read under leave to read in `term`.
+    pub fn loaded(&mut self, term: Term, records: Vec<Record>, now_ms: u64) -> Option<Task> {
+        let loaded = self.lead.as_mut()?.loaded(term, records, now_ms);
+        loaded.expect("the records are a scheduler's own")
+    }
+
+    /// They must not be read.
+    pub fn not_loaded(&mut self, term: Term) {
+        if let Some(lead) = &mut self.lead {
+            lead.not_loaded(term);
         }
     }
 
@@ -113,28 +92,40 @@ impl Brain {
         }
     }
 
-    /// The change on its way is durable: takes it in, and gives back what may be said now.
-    pub fn committed(&mut self, now_ms: u64) -> Vec<Said> {
-        let Some((change, said)) = self.committing.take() else { return Vec::new() };
-        if let Some(core) = self.core() {
-            core.apply(change, now_ms);
+    /// How the change on its way ended: what may be said now.
+    pub fn committed(
+        &mut self,
+        term: Term,
+        outcome: &Result<WriteResult, RegionError>,
+        now_ms: u64,
+    ) -> Vec<Said> {
+        let Some(lead) = &mut self.lead else { return Vec::new() };
+        if lead.committed(term, outcome, now_ms) {
+            return std::mem::take(&mut self.waiting);
         }
-        said
+        if lead.serving().is_none() {
+            self.forget();
+        }
+        Vec::new()
     }
 
     /// Looks at the next question.
     pub fn step(&mut self, now_ms: u64) -> Step {
-        if self.committing.is_some() || !matches!(self.mind, Mind::Clear(_)) {
-            return Step::Rest;
+        let Some(lead) = &mut self.lead else { return Step::Rest };
+        let Some(consult) = self.queue.front().cloned() else { return Step::Rest };
+        match lead.decide(|core| Ok(decide(core, consult, now_ms))) {
+            Err(Refusal::NotServing(_) | Refusal::Busy | Refusal::Core(_)) => Step::Rest,
+            Ok(Decision { term, task, answer }) => {
+                self.queue.pop_front();
+                match task {
+                    None => Step::Say(term, answer),
+                    Some(task) => {
+                        self.waiting = answer;
+                        Step::Do(task)
+                    }
+                }
+            }
         }
-        let Some(consult) = self.queue.pop_front() else { return Step::Rest };
-        let Some(core) = self.core() else { return Step::Rest };
-        let (change, said) = decide(core, consult, now_ms);
-        if change.is_empty() {
-            return Step::Say(said);
-        }
-        self.committing = Some((change.clone(), said));
-        Step::Commit(change)
     }
 }
 

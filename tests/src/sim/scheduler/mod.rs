@@ -1,28 +1,28 @@
 //! The scheduler's nodes: the real decisions (`scheduler::core`) over a journal in a replicated region.
 //!
 //! A node is a process like a store's: the same store loop, applier, disk, clock and faults, in a cluster of its own with one
-//! region, which holds the scheduler's records. Whichever node leads that region thinks: it loads the records, decides, and
-//! proposes each [`Change`] as one write; what a change promises is told when the write is applied. A node that loses the lead
-//! forgets what it thought.
+//! region, which holds the scheduler's records. Whichever node leads that region thinks, by the real driver of the journal
+//! (`scheduler::lead`): it loads the records, decides, and proposes each change as one write; what a change promises is told
+//! when the write is applied. A node that loses the lead forgets what it thought.
 //!
 //! # Files
-//! `brain` (a node's thoughts) · `messages` (what is asked and told) · `records` (how records stand in the region).
+//! `brain` (a node's thoughts) · `messages` (what is asked and told) · `records` (what the region begins with).
 //! The effects are in `cluster/brain.rs` and, at the stores' side, in `cluster/placement.rs`.
 
 mod brain;
 mod messages;
 mod records;
 
-pub use brain::{Brain, Mind, Said, Step};
+pub use brain::{Brain, Said, Step};
 pub use messages::{Advice, Asker, Consult, Question};
-pub use records::{first_records, load, mutations};
+pub use records::first_records;
 
 use super::knobs::Knobs;
 use proto::flotillapb::{ConfigItem, Settings};
 use proto::metapb;
 
 /// The region that holds the records. Regions of the stores' cluster have other ids.
-pub const SCHEDULER_REGION: u64 = 9;
+pub const SCHEDULER_REGION: u64 = scheduler::journal::REGION.get();
 /// The cluster that the nodes form.
 pub const SCHEDULER_CLUSTER: u64 = 2;
 /// Ids below this are those of the first regions and their peers.
@@ -30,17 +30,8 @@ pub const FIRST_ID: u64 = 10_000;
 
 /// The region of the nodes at these places.
 pub fn region(places: &[usize]) -> metapb::Region {
-    let peer = |place: &usize| metapb::Peer {
-        id: 900 + *place as u64,
-        store_id: super::layout::store_id(*place).get(),
-        ..Default::default()
-    };
-    metapb::Region {
-        id: SCHEDULER_REGION,
-        region_epoch: Some(metapb::RegionEpoch { conf_ver: 1, version: 1 }),
-        peers: places.iter().map(peer).collect(),
-        ..Default::default()
-    }
+    let members: Vec<_> = places.iter().map(|place| super::layout::store_id(*place)).collect();
+    scheduler::journal::region(&members)
 }
 
 /// The settings that a run's knobs stand for.

@@ -1,41 +1,13 @@
-//! How the scheduler's records stand in its region: each under its own key, as a plain write.
+//! What the scheduler's region holds when a run begins.
 
 use super::FIRST_ID;
 use bytes::Bytes;
-use engine::{Cf, Engine, Op, WriteBatch};
+use engine::{Cf, WriteBatch};
 use prost::Message;
 use proto::flotillapb::{InitialPlan, Settings};
 use proto::metapb;
-use raftstore::command::Mutation;
 use raftstore::keys::{self, RawCf};
-use scheduler::core::{Change, FORMAT, Key, Record};
-
-/// The mutations that a change stands for.
-pub fn mutations(change: &Change) -> Vec<Mutation> {
-    let batch = change.batch(Cf::Default);
-    let mutation = |op: &Op| match op {
-        Op::Put { key, value, .. } => {
-            Mutation::Put { cf: RawCf::Default, key: key.clone(), value: value.clone() }
-        }
-        Op::Delete { key, .. } => Mutation::Delete { cf: RawCf::Default, key: key.clone() },
-        Op::DeleteRange { .. } => unreachable!("records are removed one by one"),
-    };
-    batch.ops().iter().map(mutation).collect()
-}
-
-/// Every record in the region.
-pub fn load(engine: &dyn Engine) -> Vec<Record> {
-    let snapshot = engine.snapshot();
-    let mut iter = snapshot.iter(Cf::Raw, keys::raw_range(RawCf::Default, b"", b""));
-    let mut records = Vec::new();
-    let mut more = iter.seek_to_first().unwrap_or(false);
-    while more {
-        let record = Record::decode(keys::raw_user_key(iter.key()), iter.value());
-        records.push(record.expect("the scheduler's region holds its records"));
-        more = iter.next().unwrap_or(false);
-    }
-    records
-}
+use scheduler::core::{FORMAT, Key};
 
 /// What a cluster that has been planned already begins with: the first regions, and ids above theirs.
 pub fn first_records(
