@@ -59,7 +59,7 @@ pub(super) struct Cluster {
 }
 
 /// Where the region of our keys is led.
-struct Route {
+struct Link {
     context: kvrpcpb::Context,
     clients: Vec<TikvClient<Channel>>,
     stream: Option<CommandMux>,
@@ -69,7 +69,7 @@ struct Route {
 pub(super) struct Ours {
     cluster: Cluster,
     protocol: Protocol,
-    route: RefCell<Rc<Route>>,
+    route: RefCell<Rc<Link>>,
     /// One client at a time looks for a new leader.
     rerouting: Cell<bool>,
     answered: Cell<u64>,
@@ -219,7 +219,7 @@ impl Ours {
         cluster: &Cluster,
         protocol: Protocol,
     ) -> Result<Rc<Self>, BenchError> {
-        let route = Route::open(cluster, protocol).await?;
+        let route = Link::open(cluster, protocol).await?;
         Ok(Rc::new(Self {
             cluster: cluster.clone(),
             protocol,
@@ -239,14 +239,14 @@ impl Ours {
         if self.rerouting.replace(true) {
             return;
         }
-        if let Ok(route) = Route::open(&self.cluster, self.protocol).await {
+        if let Ok(route) = Link::open(&self.cluster, self.protocol).await {
             self.route.replace(Rc::new(route));
         }
         self.rerouting.set(false);
     }
 }
 
-impl Route {
+impl Link {
     async fn open(cluster: &Cluster, protocol: Protocol) -> Result<Self, BenchError> {
         let (context, address) = cluster.leader().await?;
         let mut clients = Vec::new();

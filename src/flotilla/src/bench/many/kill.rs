@@ -50,9 +50,9 @@ pub(super) async fn lines(setting: &Setting<'_>) -> Result<Vec<Line>, BenchError
     let mut theirs = Vec::new();
     if let Some(binary) = setting.etcd {
         for number in 0..kills {
-            let gap =
-                one_region::etcd(binary, &place.join(format!("etcd-{number}")), u64::from(number));
-            theirs.push(gap.await?.as_secs_f64() * 1e3);
+            let directory = place.join(format!("etcd-{number}"));
+            let gap = one_region::etcd(binary, &directory, u64::from(number)).await?;
+            theirs.push(gap.as_secs_f64() * 1e3);
         }
     }
     let mut lines = Vec::new();

@@ -32,16 +32,16 @@ pub(super) fn prefix(number: u64, of: u64) -> [u8; 8] {
 
 /// A region and who leads it.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
+pub(in crate::bench) struct Route {
     /// The region.
-    pub(super) region: metapb::Region,
+    pub(in crate::bench) region: metapb::Region,
     /// Its leader, as last heard.
-    pub(super) leader: metapb::Peer,
+    pub(in crate::bench) leader: metapb::Peer,
 }
 
 impl Route {
     /// The context of a request to the leader.
-    pub(super) fn context(&self) -> kvrpcpb::Context {
+    pub(in crate::bench) fn context(&self) -> kvrpcpb::Context {
         kvrpcpb::Context {
             region_id: self.region.id,
             region_epoch: self.region.region_epoch,
