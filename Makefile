@@ -82,6 +82,11 @@ endif
 planted: ## every planted bug must be caught: prints bug -> seeds needed
 	cd tests && CARGO_TARGET_DIR=$(CACHE)/planted cargo run --release --features planted --bin sim -- --planted all
 
+CYCLES ?= 50
+.PHONY: crash
+crash: deps ## kill -9 among real processes, CYCLES=n times, while regions split, merge and move
+	FLOTILLA_CRASH_CYCLES=$(CYCLES) FLOTILLA_STORM_CYCLES=$(CYCLES) $(CARGO_TEST) --test crash --test storm
+
 # Peers with dependency trees of their own, each a workspace apart.
 .PHONY: mixed published-client
 mixed: ## one Raft group of our nodes and raft-rs 0.7 nodes

@@ -58,7 +58,7 @@ async fn a_store_refuses_what_is_not_its_own() {
     let standalone = ["store", "--standalone", "--addr", &addr, "--data-dir", &data];
     one_line(&run(&dir, &standalone), 1, &["belongs to store"]);
 
-    let state = first.scheduler.data_dir.display().to_string();
+    let state = first.schedulers[0].data_dir.display().to_string();
     let busy = ["scheduler", "--addr", &addr, "--data-dir", &state];
     one_line(&run(&dir, &busy), 1, &[&state]);
 

@@ -213,7 +213,7 @@ fn status_is_healthy_until_a_store_dies(playground: &Playground) {
 fn a_playground_runs_a_command_and_keeps_its_data() {
     let dir = tempfile::tempdir().unwrap();
     let run = |script: &str, place: &[&str]| {
-        let exec = format!("{} {script}", harness::BINARY);
+        let exec = format!("{} {script}", harness::binary().display());
         let mut command = command(dir.path());
         command.args(["playground", "--port", "0", "--exec", &exec]).args(place);
         command.output().expect("it ends")

@@ -4,6 +4,10 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "real processes need real time")]
 
+pub(crate) mod audit;
+pub(crate) mod ledger;
+pub(crate) mod operations;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,14 +16,18 @@ use std::time::{Duration, Instant};
 use client::{Client, Settings};
 use tempfile::TempDir;
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_flotilla");
+/// The binary under test: the one that was built with the tests, or another of the same version.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("FLOTILLA_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_flotilla")), PathBuf::from)
+}
 
 /// Nothing here takes longer on a machine that works, however busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A command of the binary that knows nothing of the machine it runs on.
 pub(crate) fn command(state: &Path) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", state).env("XDG_STATE_HOME", state).env("XDG_DATA_HOME", state);
     command
@@ -123,39 +131,84 @@ impl Drop for Node {
     }
 }
 
-/// A scheduler and stores.
+/// What a cluster is made of.
+pub(crate) struct Layout<'a> {
+    pub(crate) stores: usize,
+    pub(crate) schedulers: usize,
+    /// Settings of every store, beyond those of the place: `--tick-ms=20`.
+    pub(crate) store_args: &'a [&'a str],
+    /// And of every scheduler.
+    pub(crate) scheduler_args: &'a [&'a str],
+}
+
+impl Default for Layout<'_> {
+    fn default() -> Self {
+        Layout { stores: 3, schedulers: 1, store_args: &[], scheduler_args: &[] }
+    }
+}
+
+/// Schedulers and stores.
 pub(crate) struct Cluster {
-    pub(crate) scheduler: Node,
+    pub(crate) schedulers: Vec<Node>,
     pub(crate) stores: Vec<Node>,
     pub(crate) endpoints: Vec<String>,
     pub(crate) dir: TempDir,
 }
 
 impl Cluster {
-    /// Starts everything, and waits until a write works.
+    /// One scheduler and so many stores; waits until a write works.
     pub(crate) async fn start(stores: usize) -> Cluster {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut cluster = Cluster::prepare(stores, dir);
-        cluster.scheduler.start();
+        Cluster::start_with(Layout { stores, ..Layout::default() }).await
+    }
+
+    /// Starts everything, and waits until a write works.
+    pub(crate) async fn start_with(layout: Layout<'_>) -> Cluster {
+        let mut cluster = Cluster::prepare(&layout);
+        cluster.schedulers.iter_mut().for_each(Node::start);
         cluster.stores.iter_mut().for_each(Node::start);
         cluster.client(Settings::default()).await;
         cluster
     }
 
-    fn prepare(stores: usize, dir: TempDir) -> Cluster {
-        let ports = free_ports(stores + 1);
-        let endpoint = format!("127.0.0.1:{}", ports[0]);
-        let initial = format!("--initial-stores={stores}");
-        let replicas = format!("--replicas={}", stores.min(3));
-        let args = ["scheduler", "--addr", &endpoint, &initial, &replicas];
-        let scheduler = Node::new("scheduler", dir.path(), &args);
-        let store = |(number, port): (usize, &u16)| {
-            let addr = format!("127.0.0.1:{port}");
-            let args = ["store", "--addr", &addr, "--schedulers", &endpoint];
+    fn prepare(layout: &Layout<'_>) -> Cluster {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ports = free_ports(layout.stores + layout.schedulers);
+        let mut addresses = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let endpoints: Vec<String> = addresses.by_ref().take(layout.schedulers).collect();
+        let peers = (1..).zip(&endpoints).map(|(number, at)| format!("scheduler-{number}={at}"));
+        let peers = format!("--peers={}", peers.collect::<Vec<_>>().join(","));
+        let initial = format!("--initial-stores={}", layout.stores);
+        let replicas = format!("--replicas={}", layout.stores.min(3));
+        let scheduler = |(number, at): (usize, &String)| {
+            let name = format!("scheduler-{number}");
+            let name_arg = format!("--name={name}");
+            let mut args = vec!["scheduler", "--addr", at, &initial, &replicas, &name_arg];
+            if layout.schedulers > 1 {
+                args.push(&peers);
+            }
+            args.extend(layout.scheduler_args);
+            Node::new(&name, dir.path(), &args)
+        };
+        let schedulers = (1..).zip(&endpoints).map(scheduler).collect();
+        let all = endpoints.join(",");
+        let store = |(number, at): (usize, String)| {
+            let mut args = vec!["store", "--addr", &at, "--schedulers", &all];
+            args.extend(layout.store_args);
             Node::new(&format!("store-{number}"), dir.path(), &args)
         };
-        let stores = (1..).zip(&ports[1..]).map(store).collect();
-        Cluster { scheduler, stores, endpoints: vec![endpoint.clone()], dir }
+        let stores = (1..).zip(addresses).map(store).collect();
+        Cluster { schedulers, stores, endpoints, dir }
+    }
+
+    /// Every process.
+    pub(crate) fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
+        self.schedulers.iter_mut().chain(&mut self.stores)
+    }
+
+    /// SIGKILL for all of them, and then all of them again.
+    pub(crate) fn restart_all(&mut self) {
+        self.nodes().for_each(Node::kill);
+        self.nodes().for_each(Node::start);
     }
 
     /// A client, once a write works.
@@ -170,7 +223,7 @@ impl Cluster {
 
     /// The last lines of every process, for a test that fails.
     pub(crate) fn logs(&self) -> String {
-        let nodes = std::iter::once(&self.scheduler).chain(&self.stores);
+        let nodes = self.schedulers.iter().chain(&self.stores);
         let tail = |node: &Node| {
             let log = node.log();
             let lines: Vec<&str> = log.lines().rev().take(12).collect();
