@@ -25,13 +25,23 @@ impl Playground {
     /// When the binary is missing or the cluster does not come up: the test cannot go on.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&["--stores", "3"])
+    }
+
+    /// The same with arguments of `flotilla playground`.
+    ///
+    /// # Panics
+    /// As above.
+    #[must_use]
+    pub fn start_with(args: &[&str]) -> Self {
         let binary = std::env::var("FLOTILLA_BIN")
             .expect("FLOTILLA_BIN names the flotilla binary (run through `make published-client`)");
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ready_file = dir.path().join("ready");
         let log = std::fs::File::create(dir.path().join("playground.log")).expect("a log file");
         let mut process = Command::new(&binary)
-            .args(["playground", "--stores", "3", "--port", "0"])
+            .args(["playground", "--port", "0"])
+            .args(args)
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .arg("--ready-file")
@@ -45,13 +55,53 @@ impl Playground {
         Self { binary, process, dir, ready }
     }
 
-    /// The scheduler's address, `host:port`.
+    /// The schedulers' addresses, `host:port`.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        json_strings(&self.ready, "endpoints")
+    }
+
+    /// The first scheduler's address.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        json_strings(&self.ready, "endpoints")
-            .into_iter()
-            .next()
-            .expect("the ready file names an endpoint")
+        self.endpoints().into_iter().next().expect("the ready file names an endpoint")
+    }
+
+    /// Runs a verb; whether it succeeded.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> bool {
+        let output = Command::new(&self.binary)
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(args)
+            .output()
+            .expect("flotilla runs");
+        output.status.success()
+    }
+
+    /// Every region, in key order.
+    ///
+    /// # Panics
+    /// When the cluster cannot tell: the test cannot go on.
+    #[must_use]
+    pub fn regions(&self) -> Vec<Region> {
+        let output = Command::new(&self.binary)
+            .args(["--endpoints", &self.endpoints().join(",")])
+            .args(["--output", "json", "region", "ls"])
+            .output()
+            .expect("flotilla region ls runs");
+        let found: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("region ls prints JSON");
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let region = |region: &serde_json::Value| Region {
+            id: text(&region["id"]),
+            stores: region["peers"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|peer| text(&peer["store"]))
+                .collect(),
+        };
+        found.as_array().expect("a list").iter().map(region).collect()
     }
 
     /// The process id of the store that leads most regions.
@@ -83,6 +133,23 @@ impl Playground {
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_path_buf()
     }
+}
+
+/// A region as `flotilla region ls` shows it.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// Its id.
+    pub id: String,
+    /// The stores of its peers.
+    pub stores: Vec<String>,
+}
+
+/// The boundary that begins with the first eight bytes of a key, as the command line takes it: it lies between all keys
+/// with these eight bytes and the next ones.
+#[must_use]
+pub fn boundary(key: &str) -> String {
+    let group: String = key.bytes().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("x'{group:0<16}ff0000000000000000f7'")
 }
 
 impl Drop for Playground {
