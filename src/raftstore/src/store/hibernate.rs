@@ -66,6 +66,8 @@ impl Store {
             let Some(peer) = self.peers.get_mut(region) else { continue };
             peer.tick(&context);
             if self.draining != Drain::No {
+                // One that was about to sleep would not be ticked, and its transfer never end.
+                peer.on_wake_up();
                 peer.drain(&context);
             } else if let Some(told) = peer.tick_sleep(&context) {
                 asleep.push((*region, told));

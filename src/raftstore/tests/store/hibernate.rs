@@ -241,6 +241,21 @@ fn a_sleeping_leader_reports_now_and_then_and_when_asked() {
 }
 
 #[test]
+fn a_leader_that_has_to_leave_while_it_asks_is_ticked_on() {
+    for rested in 30..46 {
+        let mut cluster = Cluster::led_by(1);
+        cluster.put(1, "k", "v");
+        cluster.tick(rested);
+        cluster.isolate(1);
+        cluster.tick(1);
+        cluster.send(1, StoreMsg::Drain);
+        cluster.tick(60);
+        let role = cluster.status(1).raft.role;
+        assert_ne!(role, raft::Role::Leader, "after {rested} ticks it asked, and nobody answered");
+    }
+}
+
+#[test]
 fn never_is_a_choice() {
     let mut cluster = Cluster::led_by_with(1, |config| config.hibernate_ticks = 0);
     cluster.put(1, "k", "v");
