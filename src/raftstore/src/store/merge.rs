@@ -178,11 +178,18 @@ impl Store {
         })
     }
 
+    /// Whether `source` was to be merged, as far as its peer here knows, and nobody here needs its data any more. A region
+    /// that took its left neighbour over may be cut again so that another one has the start key it is known by here: that
+    /// its start key has another holder proves nothing unless its own log speaks of a merge.
+    pub(super) fn may_be_merged_away(&self, source: &Peer) -> bool {
+        matches!(source.merge_target(), Ok(Some(_))) && !self.is_needed_by_target(source)
+    }
+
     /// Whether a region of this store may still have to take `source`, which was merged away, over with the data that only
     /// `source` has here: its target has a peer, or may get one by a cut of another region that lags. A cut in the source's
     /// own log counts if it is known to be committed; if it is not, nobody is left to commit it, and the target will come
     /// by a snapshot.
-    pub(super) fn is_needed_by_target(&self, source: &Peer) -> bool {
+    fn is_needed_by_target(&self, source: &Peer) -> bool {
         if source.has_unapplied() {
             return true;
         }

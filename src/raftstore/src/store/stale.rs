@@ -4,9 +4,9 @@
 //! asks, now and then: the other peers it knows (`MsgCheckStalePeer`), and, more rarely, the scheduler. What it believes:
 //! - a tombstone message for exactly its id, from a generation of the region later than its own;
 //! - a message for a later peer of the region on this store, from a later generation: the earlier one must have been removed;
-//! - the scheduler's answer, if it shows the region in a later generation without it, or its start key in another region of
-//!   a later version: a region never loses its start key while it lives, so it was merged away. If this store has a peer of
-//!   that other region, that one will see to it instead.
+//! - the scheduler's answer, if it shows the region in a later generation without it, or if its own log speaks of a merge and
+//!   its start key belongs to another region of a later version: then it was merged away. If this store has a peer of that
+//!   other region, or of the one that was to take it over, that one will see to it instead.
 //!
 //! Generations only grow, and ids are used once: whatever is late or repeated cannot make a member leave.
 
@@ -18,6 +18,7 @@ use proto::raft_serverpb::{ExtraMessage, ExtraMessageType, RaftMessage};
 use raft::{LogIndex, Term};
 
 use super::{DropReason, Store};
+use crate::peer::records::RegionRecord;
 
 impl Store {
     /// Another store says that a peer here is no longer a member.
@@ -56,10 +57,41 @@ impl Store {
         from: &metapb::Peer,
         epoch: &metapb::RegionEpoch,
     ) -> bool {
-        let Some(peer) = self.peers.get(&region) else { return false };
+        let Some(peer) = self.peers.get(&region) else {
+            return self.tell_by_tombstone(region, from, epoch);
+        };
         let removed = peer.has_removed(from, epoch);
         if removed {
             self.messages.push(peer.tombstone_notice(*from, None));
+        }
+        removed
+    }
+
+    /// The same, if the region has ended here since: its last peers may all have gone with a merge, but for those who had
+    /// been removed before, and do not know.
+    fn tell_by_tombstone(
+        &mut self,
+        region: RegionId,
+        from: &metapb::Peer,
+        epoch: &metapb::RegionEpoch,
+    ) -> bool {
+        if self.graves.tombstone(region).is_none() {
+            return false;
+        }
+        let record = RegionRecord::read(self.engine.snapshot().as_ref(), region);
+        let Some(record) = record.ok().flatten() else { return false };
+        let last = record.region.region_epoch.unwrap_or_default();
+        let listed = record.region.peers.iter().any(|peer| peer.id == from.id);
+        let removed = !record.is_uninitialized() && !listed && epoch.conf_ver < last.conf_ver;
+        if removed {
+            self.messages.push(RaftMessage {
+                region_id: region.get(),
+                from_peer: record.peer,
+                to_peer: Some(*from),
+                region_epoch: Some(last),
+                is_tombstone: true,
+                ..RaftMessage::default()
+            });
         }
         removed
     }
@@ -78,7 +110,7 @@ impl Store {
             let holds = holder.start_key <= *start
                 && (holder.end_key.is_empty() || *start < holder.end_key);
             let here = self.peers.contains_key(&holder_id) || self.is_occupied(holder_id);
-            holds && said.version > known.version && !here && !self.is_needed_by_target(peer)
+            holds && said.version > known.version && !here && self.may_be_merged_away(peer)
         };
         if gone {
             self.doom(asked);

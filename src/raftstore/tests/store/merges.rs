@@ -429,6 +429,28 @@ fn a_frozen_peer_that_gets_a_snapshot_is_not_frozen_any_more() {
     assert!(cluster.node(3).store.status().counters.snapshots_installed >= 1);
 }
 
+/// The target grows to the left and is cut where it began: a peer that lags knows it by a start key that is another's now.
+#[test]
+fn a_region_that_grew_to_the_left_and_was_cut_is_not_taken_for_merged_away() {
+    let (mut cluster, right) = two_regions();
+    cluster.deaf = Some((3, right));
+    assert_eq!(order_merge(&mut cluster, LEFT, right), Ok(()));
+    cluster.until("the merge", |cluster| {
+        cluster.region(1, LEFT).is_none() && cluster.leader_of(right).is_some()
+    });
+    let part = cluster.split(right, &["m"])[0];
+    cluster.until("a lead", |cluster| cluster.leader_of(part).is_some());
+    let holder = target(&cluster, part);
+    assert_eq!(holder.start_key, cluster.region(3, right).expect("it lags").region.start_key);
+    cluster.send(3, StoreMsg::RegionAnswer { asked: right.into(), holder });
+    cluster.settle();
+    assert!(cluster.region(3, right).is_some(), "it lives, elsewhere");
+    cluster.deaf = None;
+    cluster.until_equal();
+    cluster.check_disjoint(3);
+    assert_eq!(cluster.stored(3, "apple").as_deref(), Some("1"));
+}
+
 /// Each is the other's target, and frozen before it can know.
 #[test]
 fn two_neighbours_that_want_each_other_are_both_rolled_back() {
