@@ -341,15 +341,21 @@ impl Scheduler {
         self.regions.by_id(meta.id.into()).is_some_and(|known| known.meta == *meta)
     }
 
-    /// Takes the regions in that a split made, all at once.
+    /// Takes the regions in that a split made, all at once. Who led the whole is believed to lead the parts.
     pub fn report_split(&mut self, regions: Vec<metapb::Region>) -> Result<Change, Error> {
         let now_ms = self.time.now_ms();
         let mut change = Change::default();
         for region in &regions {
             regions::validate(region)?;
         }
+        let divided = |part: &metapb::Region| self.regions.by_id(part.id.into())?.leader;
+        let led_from = regions.iter().find_map(divided).map(|leader| leader.store_id);
         for meta in regions {
-            let known = self.regions.by_id(meta.id.into()).cloned().unwrap_or_default();
+            let mut known = self.regions.by_id(meta.id.into()).cloned().unwrap_or_default();
+            // The store that led the whole campaigns for the parts at once; and there are clients that cannot wait for the
+            // first report of a region to learn who leads it.
+            let there = meta.peers.iter().find(|peer| Some(peer.store_id) == led_from);
+            known.leader = known.leader.or(there.copied());
             match self.report(RegionInfo { meta, ..known }, &mut change, now_ms) {
                 // A heartbeat was faster; the other halves still count.
                 Ok(()) | Err(Error::RegionStale { .. }) => {}

@@ -210,6 +210,8 @@ fn a_split_reported_at_once_shows_both_halves_and_late_reports_do_no_harm() {
     let mut rig = Rig::open(&Arc::new(MemEngine::new()), NOW);
     (1..=3).for_each(|id| rig.register(id));
     let old = rig.core.region_by_key(b"").unwrap().meta.clone();
+    let (change, _) = rig.core.region_heartbeat(report(&old), NOW).unwrap();
+    rig.commit(change, NOW);
     let (change, ids) = rig.core.ask_split(&old, 1).unwrap();
     rig.commit(change, NOW);
     assert_eq!(ids[0].new_peer_ids.len(), 3);
@@ -225,7 +227,9 @@ fn a_split_reported_at_once_shows_both_halves_and_late_reports_do_no_harm() {
     let change = rig.core.report_split(vec![right.clone(), left.clone()]).unwrap();
     rig.commit(change, NOW);
     assert_eq!(rig.core.region_by_key(b"").unwrap().meta, left);
-    assert_eq!(rig.core.region_by_id(right.id.into()).unwrap().meta, right);
+    let part = rig.core.region_by_id(right.id.into()).unwrap();
+    assert_eq!(part.meta, right);
+    assert_eq!(part.leader, report(&right).leader, "until it says so itself");
     let stale = rig.core.region_heartbeat(report(&old), NOW).unwrap_err();
     assert!(matches!(stale, Error::RegionStale { .. }));
     assert!(rig.core.ask_split(&old, 0).is_err());
