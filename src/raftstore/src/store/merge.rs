@@ -203,7 +203,11 @@ impl Store {
             let passed = is_past(epoch, target.region_epoch.unwrap_or_default());
             return !(here.is_initialized() && passed);
         }
-        let mut around = self.overlapping(&target).filter(|region| region.id != source.region().id);
+        // Only a region of an earlier version can be cut so that the target comes of it.
+        let version = |region: &metapb::Region| region.region_epoch.unwrap_or_default().version;
+        let mut around = self
+            .overlapping(&target)
+            .filter(|region| region.id != source.region().id && version(region) < version(&target));
         let may_be_born = self.graves.tombstone(id).is_none() && around.next().is_some();
         self.is_occupied(id) || may_be_born
     }
