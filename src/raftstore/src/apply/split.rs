@@ -118,7 +118,7 @@ impl RegionApply {
         new: &[NewRegion],
         context: &mut Context<'_>,
     ) -> Result<Vec<RegionApply>, ApplyError> {
-        if epoch != self.epoch() {
+        if epoch != self.epoch() || self.merging.is_some() {
             return Ok(Vec::new());
         }
         let Ok(parts) = parts(self.region(), keys, new) else { return Ok(Vec::new()) };

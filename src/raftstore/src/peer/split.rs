@@ -27,12 +27,16 @@ use crate::planted::{Bug, planted};
 impl Peer {
     /// Whether the region can be cut at `keys` now.
     pub(crate) fn check_split(&self, keys: &[Bytes]) -> Result<(), RegionError> {
-        self.check_unchanging()?;
+        self.check_divisible()?;
         split::check_keys(&self.region, keys).map_err(|refusal| refused(refusal.to_string()))
     }
 
     /// Whether the region can be cut at all now, wherever that may be.
     pub(crate) fn check_divisible(&self) -> Result<(), RegionError> {
+        if self.is_merging() {
+            // Also when the ids of a cut come late: the neighbour takes the region whole.
+            return Err(RegionError::Merging { region: self.id });
+        }
         self.check_unchanging()
     }
 

@@ -3,6 +3,7 @@
 
 use proto::metapb;
 use raftstore::command::{ClientId, Request, WriteResult};
+use raftstore::msg::SplitRequest;
 use raftstore::{Config, Order, RegionError, StoreMsg};
 
 use super::cluster::{Cluster, REGION, append, put};
@@ -449,6 +450,24 @@ fn a_region_that_grew_to_the_left_and_was_cut_is_not_taken_for_merged_away() {
     cluster.until_equal();
     cluster.check_disjoint(3);
     assert_eq!(cluster.stored(3, "apple").as_deref(), Some("1"));
+}
+
+/// The cut was decided for the epoch that the region has while it is frozen.
+#[test]
+fn ids_that_come_while_a_region_is_frozen_do_not_cut_it() {
+    let (mut cluster, right) = two_regions();
+    cluster.node(3).stall_log = true;
+    assert_eq!(order_merge(&mut cluster, right, LEFT), Ok(()));
+    cluster.settle();
+    assert!(is_merging(&cluster, 1, right));
+    let region = cluster.region(1, right).expect("there").region;
+    let request = SplitRequest { region, keys: vec![cut("t")] };
+    let ids = Ok(cluster.new_ids(&request));
+    cluster.send(1, StoreMsg::SplitIds { request, ids });
+    cluster.settle();
+    assert_eq!(cluster.regions(1).len(), 2);
+    cluster.node(3).stall_log = false;
+    check_merged(&mut cluster, right, LEFT);
 }
 
 /// Each is the other's target, and frozen before it can know.
