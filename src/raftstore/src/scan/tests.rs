@@ -1,3 +1,5 @@
+//! Where regions can be cut, how large they are, and what the hash of their data sees.
+
 use bytes::Bytes;
 use engine::mem::MemEngine;
 use engine::{Cf, Engine, WriteBatch};

@@ -1,3 +1,5 @@
+//! The model step by step: cuts, merges and members, and what is void in it.
+
 use super::*;
 use proto::eraftpb::ConfChangeType;
 use proto::flotillapb::admin::{self, Cmd};
