@@ -15,6 +15,7 @@ mod hostile;
 mod leads;
 mod many;
 mod members;
+mod merge_chains;
 mod merges;
 mod mixed;
 mod parts;
