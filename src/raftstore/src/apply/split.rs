@@ -1,7 +1,8 @@
 //! Cutting a region, when the command for it is applied.
 //!
 //! # Invariants
-//! 1. The parts tile the region; the left-most keeps its id, so a region never loses its start key while it lives.
+//! 1. The parts tile the region; the left-most keeps its id: a region keeps the start key it has, and gets another one only
+//!    by taking over its left neighbour.
 //! 2. Every part's version is the old one plus the number of cuts; so any two generations of overlapping regions can be told
 //!    apart (M18).
 //! 3. All records of all parts are written in one batch with the position after the command (M5). A part's hard state is not
