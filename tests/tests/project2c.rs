@@ -101,6 +101,7 @@ fn test_snapshot_unreliable_recover_concurrent_partition_2c() {
         crash: true,
         partitions: true,
         max_raft_log: Some(100),
+        ..GenericTest::default()
     };
     generic_test("TestSnapshotUnreliableRecoverConcurrentPartition2C", test);
 }
