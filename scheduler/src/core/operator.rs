@@ -196,6 +196,9 @@ impl Operator {
                 now.conf_ver, before.conf_ver
             ));
         }
+        if let Some(peer) = step.missing(info) {
+            return Some(format!("peer {peer} is gone"));
+        }
         let ranged = matches!(self.plan.kind, Kind::Merge) || matches!(step, Step::Split { .. });
         if ranged && now.version != before.version {
             return Some(format!(

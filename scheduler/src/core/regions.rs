@@ -1,8 +1,10 @@
 //! Where the regions are: a map by start key and one by id, fed by the leaders' heartbeats.
 //!
 //! - **Staleness.** A report loses against what is known if its epoch is older: `version` (range) or
-//!   `conf_ver` (peers) below that of the same region, or, for a region not known yet, below that of
-//!   any region it overlaps. At equal epochs a lower Raft term loses.
+//!   `conf_ver` (peers) below that of the same region, or, for a region not known yet, `version` below
+//!   that of any region it overlaps, or equal with a lower `conf_ver`. With a higher version it wins: of
+//!   regions that held one key, one after the other, the later has the higher version, but a merge may
+//!   leave the lower `conf_ver`. At equal epochs a lower Raft term loses.
 //! - **Overlap.** A report that wins takes the place of everything it overlaps.
 //! - **No hole.** After a split the halves report one by one. The range of the half not heard of yet
 //!   stays with the old region's description, cut to that range: a client that follows it meets an
@@ -354,8 +356,10 @@ impl RegionTree {
         for start in overlapping(&self.entries, &meta.start_key, &meta.end_key) {
             let other = &self.entries[&start];
             let have = other.epoch();
-            let older =
-                epoch.version < have.version || known.is_none() && epoch.conf_ver < have.conf_ver;
+            let older = epoch.version < have.version
+                || known.is_none()
+                    && epoch.version == have.version
+                    && epoch.conf_ver < have.conf_ver;
             if other.id() != id && older {
                 let (epoch, have) = (show(epoch), show(have));
                 return stale(format!("epoch {epoch} overlaps region {} at {have}", other.id()));

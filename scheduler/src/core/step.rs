@@ -169,6 +169,16 @@ impl Step {
         }
     }
 
+    /// A peer that is to get or lose its vote and is no member any more: told again, the change would bring it back.
+    pub(super) fn missing(&self, info: &RegionInfo) -> Option<PeerId> {
+        let places = match self {
+            Self::Promote(place) => std::slice::from_ref(place).iter().chain(&[]),
+            Self::Enter { promote, demote } => promote.iter().chain(demote),
+            _ => return None,
+        };
+        places.into_iter().find(|place| place.find(info).is_none()).map(|place| place.peer)
+    }
+
     /// What to tell the leader; `None` while there is nothing it could do.
     pub(super) fn instruction(
         &self,
@@ -263,4 +273,24 @@ pub(super) fn is_joint(info: &RegionInfo) -> bool {
         matches!(peer.role(), PeerRole::IncomingVoter | PeerRole::DemotingVoter)
     };
     info.meta.peers.iter().any(joint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that was removed while it waited for its vote must not be brought back by the vote.
+    #[test]
+    fn a_vote_for_a_peer_that_is_gone_is_missed() {
+        let place = |id: u64| Place { peer: id.into(), store: id.into() };
+        let peers = vec![place(1).peer(PeerRole::Voter), place(2).peer(PeerRole::Learner)];
+        let meta = metapb::Region { peers, ..Default::default() };
+        let info = RegionInfo { meta, ..RegionInfo::default() };
+        assert_eq!(Step::Promote(place(2)).missing(&info), None);
+        assert_eq!(Step::Promote(place(3)).missing(&info), Some(3.into()));
+        let enter = |promote, demote| Step::Enter { promote: vec![promote], demote: vec![demote] };
+        assert_eq!(enter(place(2), place(1)).missing(&info), None);
+        assert_eq!(enter(place(2), place(4)).missing(&info), Some(4.into()));
+        assert_eq!(Step::Remove(place(3)).missing(&info), None, "that is what it wants");
+    }
 }

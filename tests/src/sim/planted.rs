@@ -33,6 +33,12 @@ impl Bug {
             Bug::Raft(Core::ReadIndexBeforeOwnTermCommit) => Some(
                 "reads need a delegate, which exists only once the leader's own entry is applied",
             ),
+            Bug::Raft(Core::ManyPendingConfChanges) => Some(
+                "every change names the epoch it was decided for, and the first one applied ends that epoch",
+            ),
+            Bug::Raft(Core::RemovedLeaderStays) => {
+                Some("a leader refuses its own removal and hands the lead over first")
+            }
             Bug::Raft(Core::TransferDoesNotBlockProposals) => {
                 Some("the store itself proposes nothing while it hands the lead over")
             }

@@ -18,6 +18,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const CONVERGENCE_ELECTIONS_MAX: u64 = 40;
 /// How much longer that takes when a store was lost.
 const REPLACEMENT_FACTOR: u64 = 10;
+/// Two operators that the stores cannot carry out, one after the other, may stand in the way of a repair for so long.
+const OPERATORS_MAX: Nanos = Nanos::secs(300);
 /// Election timeouts of calm work after that.
 const CALM_ELECTIONS: u64 = 6;
 /// With fewer answered calls a run means nothing.
@@ -181,7 +183,7 @@ impl Run {
         self.await_that("every read ends", limit, |cluster| cluster.open_calls() == 0)?;
         // To replace a lost store takes several steps, each of which waits for a report.
         let lost = self.cluster.counts.stores_lost > 0;
-        let limit = if lost { limit.times(REPLACEMENT_FACTOR) } else { limit };
+        let limit = if lost { limit.times(REPLACEMENT_FACTOR).max(OPERATORS_MAX) } else { limit };
         self.await_that("every replica catches up", limit, Cluster::has_converged)?;
         let data = self.cluster.audit()?;
         let checked = self.cluster.recorder.check(&data);

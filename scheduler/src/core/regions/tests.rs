@@ -88,12 +88,23 @@ fn region_with_stale_version_or_conf_ver_is_refused_and_changes_nothing() {
 fn an_unknown_region_loses_against_any_it_overlaps() {
     let mut tree = fixture();
     tree.report(region(2, "b", "m", 5, 2), 0).unwrap();
-    for (conf_ver, version) in [(2, 1), (1, 3), (4, 3)] {
+    for (conf_ver, version) in [(2, 1), (9, 1), (4, 2)] {
         let error = tree.report(region(9, "a", "c", conf_ver, version), 0).unwrap_err();
         assert!(error.to_string().contains("overlaps region"), "{error}");
     }
     let accepted = tree.report(region(9, "a", "c", 5, 3), 0).unwrap();
     assert_eq!(accepted.displaced, [RegionId::new(1), RegionId::new(2)]);
+    assert_tiled(&tree);
+}
+
+/// A region with many changes of peers is taken over by one with few, which is then cut: the new part, not known before, has
+/// fewer than what is remembered of its range.
+#[test]
+fn the_part_of_a_region_that_took_another_over_is_believed() {
+    let mut tree = fixture();
+    tree.report(region(3, "m", "", 7, 1002), 0).unwrap();
+    let accepted = tree.report(region(9, "m", "", 2, 1004), 0).unwrap();
+    assert_eq!(accepted.displaced, [RegionId::new(3)]);
     assert_tiled(&tree);
 }
 

@@ -285,7 +285,14 @@ impl Cluster {
         let Some(number) = self.calls.attempts.remove(&attempt) else { return Ok(()) };
         let Some(open) = self.calls.open.get_mut(&number) else { return Ok(()) };
         open.attempt = None;
-        self.trace.event(self.queue.now(), 0x201, attempt);
+        let (now, client) = (self.queue.now(), open.client);
+        self.trace.event(now, 0x201, attempt);
+        if matches!(answer, Answer::Error(_) | Answer::Located(_) | Answer::Unreachable) {
+            let asked = &open.asked;
+            self.trace.line(now, |line| {
+                line.push_str(&format!("c{client} attempt of {number}: {answer:?} from {asked:?}"));
+            });
+        }
         let cache = self.calls.caches.entry(open.client).or_default();
         let next = conclude(open, cache, answer);
         self.go_on(number, next);

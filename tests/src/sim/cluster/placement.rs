@@ -71,6 +71,16 @@ impl Cluster {
             }
             Advice::Instruction(response) => {
                 self.counts.instructions += 1;
+                let now = self.now();
+                self.trace.line(now, |line| {
+                    let what =
+                        (&response.change_peer_v2, &response.transfer_leader, &response.merge);
+                    line.push_str(&format!(
+                        "s{} INSTRUCTED r{} {what:?}",
+                        store + 1,
+                        response.region_id
+                    ));
+                });
                 if self.obstinate {
                     return;
                 }

@@ -213,7 +213,9 @@ impl Cluster {
         if let Some(sent) =
             Sent::of(from, message).filter(|sent| speaker == Some(sent.message.from))
         {
+            // What is said after a peer's end, in its name or held back since, binds nobody.
             self.invariants.disks.sent(sent)?;
+            self.invariants.promises.sent(sent)?;
         }
         let leaders = self.invariants.one_leader.count();
         self.invariants.sent(from, message)?;

@@ -264,11 +264,9 @@ mod tests {
 
     #[test]
     fn what_belongs_to_nobody_is_found() {
-        let world = World::new(&[region(1, "", "m", 11), {
-            let mut away = region(2, "m", "", 21);
-            away.peers[0].store_id = 2;
-            away
-        }]);
+        let mut away = region(2, "m", "", 21);
+        away.peers[0].store_id = 2;
+        let world = World::new(&[region(1, "", "m", 11), away], &region(9, "", "", 91));
         let engine = MemEngine::new();
         let write = |fill: &dyn Fn(&mut WriteBatch)| {
             let mut batch = WriteBatch::new();

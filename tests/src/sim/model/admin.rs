@@ -55,7 +55,13 @@ impl World {
             .all(|key| *key > old.start_key && (old.end_key.is_empty() || *key < old.end_key));
         let counted = split.regions.len() == split.keys.len()
             && split.regions.iter().all(|new| new.peer_ids.len() == old.peers.len());
-        if !ordered || !inside || !counted || split.keys.is_empty() || is_joint(&old) {
+        if !ordered
+            || !inside
+            || !counted
+            || split.keys.is_empty()
+            || is_joint(&old)
+            || model.merging.is_some()
+        {
             return;
         }
         let mut epoch = old.region_epoch.unwrap_or_default();

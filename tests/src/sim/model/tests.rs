@@ -133,9 +133,22 @@ fn a_merge_that_was_undone_must_not_be_committed() {
     prepare(&mut world, 4, 2).unwrap();
     let index = world.region(4).unwrap().applied;
     administer(&mut world, 4, Cmd::RollbackMerge(admin::RollbackMerge { index })).unwrap();
-    write(&mut world, 4, epoch_of(&world, 4), "x").unwrap();
+    let epoch = epoch_of(&world, 4);
+    write(&mut world, 4, epoch, "x").unwrap();
     assert_eq!(world.region(4).unwrap().data.len(), 1, "it serves again");
     assert!(commit(&mut world, 4, 2, index).is_err());
+}
+
+/// A cut that was asked for before the freeze must not part a region that its neighbour will take whole.
+#[test]
+fn a_frozen_region_is_not_cut() {
+    let mut world = world();
+    prepare(&mut world, 4, 2).unwrap();
+    let index = world.region(4).unwrap().applied;
+    split(&mut world, 4, "t", 40).unwrap();
+    assert_eq!(world.living().len(), 2);
+    commit(&mut world, 4, 2, index).unwrap();
+    assert_eq!(world.living().len(), 1);
 }
 
 #[test]
@@ -156,7 +169,7 @@ fn a_target_that_has_changed_takes_nothing_over() {
 #[test]
 fn members_come_as_learners_and_a_joint_change_has_two_steps() {
     let mut world = world();
-    let mut change = |world: &mut World, changes: &[(u64, ConfChangeType)]| {
+    let change = |world: &mut World, changes: &[(u64, ConfChangeType)]| {
         let change = |(id, kind): &(u64, ConfChangeType)| {
             let peer = metapb::Peer { id: *id, store_id: *id % 10, ..Default::default() };
             pdpb::ChangePeer { peer: Some(peer), change_type: (*kind).into() }
