@@ -70,7 +70,9 @@ impl Cluster {
                 let span = self.steward.rng.span(election.times(4), election.times(16));
                 self.idle_until = now + span;
             }
-            OperationKind::Join => drop(self.join()),
+            OperationKind::Join => {
+                self.join();
+            }
             OperationKind::DrainStore => self.drain_store(),
             OperationKind::LoseStore => self.lose_store(&regions),
         }
@@ -244,7 +246,8 @@ impl Cluster {
                 .peers
                 .iter()
                 .any(|peer| !matches!(peer.role(), PeerRole::Voter | PeerRole::Learner));
-            let lost = Self::homes(region).any(|home| self.processes[home].wiped);
+            let lost = Self::homes(region).any(|home| self.processes[home].wiped)
+                || self.has_pending_change(region);
             let others = voters().filter(|peer| store_place(peer.store_id) != store);
             let safe = |peer: &metapb::Peer| {
                 let home = store_place(peer.store_id);
