@@ -196,8 +196,8 @@ impl Operator {
                 now.conf_ver, before.conf_ver
             ));
         }
-        if let Some(reason) = step.hindrance(info) {
-            return Some(reason);
+        if let Some(peer) = step.missing(info) {
+            return Some(format!("peer {peer} is gone"));
         }
         let ranged = matches!(self.plan.kind, Kind::Merge) || matches!(step, Step::Split { .. });
         if ranged && now.version != before.version {

@@ -42,13 +42,6 @@ impl Bug {
             Bug::Raft(Core::TransferDoesNotBlockProposals) => {
                 Some("the store itself proposes nothing while it hands the lead over")
             }
-            Bug::Raft(Core::CampaignWithPendingConfChange) => Some(
-                "two changes of members must wait at one store that then campaigns by the oldest membership in the very \
-                 term of another leader; not met in hundreds of seeds",
-            ),
-            Bug::Store(Store::SourceServesWhileMerging) => Some(
-                "the source's lead goes to where the target leads before the merge is decided, and ends there with it",
-            ),
             Bug::Store(Store::ReadBeforeApplied) => Some(
                 "a permit is given by a delegate, which exists only once everything before is applied",
             ),

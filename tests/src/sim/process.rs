@@ -95,7 +95,7 @@ pub struct Process {
     pub adviser: Option<usize>,
     /// Whether the scheduler knows it.
     pub registered: bool,
-    /// Since when it has run without a stop, or has been down.
+    /// Since when it has run without a stop.
     pub awake_since: Nanos,
     /// What happened to it meanwhile.
     pub stalled: Vec<(Option<u64>, StoreEvent)>,

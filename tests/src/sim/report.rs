@@ -36,38 +36,6 @@ pub struct Report {
     pub timeline: Vec<String>,
 }
 
-impl Report {
-    fn write_changes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = &self.counts;
-        let changes = &counts.changes;
-        writeln!(
-            f,
-            "  regions  {} splits into {} more, {} frozen, {} taken over, {} thawed, {} membership changes, \
-             {} peers destroyed, {} sleeps, {} comparisons, {} stores lost",
-            changes.splits,
-            changes.parts,
-            changes.prepared,
-            changes.merges,
-            changes.rollbacks,
-            changes.conf_changes,
-            counts.destroyed,
-            counts.sleeps,
-            changes.hash_checks,
-            counts.stores_lost,
-        )?;
-        writeln!(
-            f,
-            "  sched.   {} terms, {} instructions, {} batches of timestamps",
-            counts.scheduler_terms, counts.instructions, counts.timestamps
-        )?;
-        write!(f, "  orders  ")?;
-        for (kind, count) in &counts.operations {
-            write!(f, " {kind:?}×{count}")?;
-        }
-        Ok(())
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { seed, hash, events, virtual_time, counts, network, calls, .. } = self;
@@ -105,7 +73,31 @@ impl fmt::Display for Report {
             counts.lease_reads,
             counts.index_reads
         )?;
-        self.write_changes(f)?;
+        let changes = &counts.changes;
+        writeln!(
+            f,
+            "  regions  {} splits into {} more, {} frozen, {} taken over, {} thawed, {} membership changes, \
+             {} peers destroyed, {} sleeps, {} comparisons, {} stores lost",
+            changes.splits,
+            changes.parts,
+            changes.prepared,
+            changes.merges,
+            changes.rollbacks,
+            changes.conf_changes,
+            counts.destroyed,
+            counts.sleeps,
+            changes.hash_checks,
+            counts.stores_lost,
+        )?;
+        writeln!(
+            f,
+            "  sched.   {} terms, {} instructions, {} batches of timestamps",
+            counts.scheduler_terms, counts.instructions, counts.timestamps
+        )?;
+        write!(f, "  orders  ")?;
+        for (kind, count) in &counts.operations {
+            write!(f, " {kind:?}×{count}")?;
+        }
         write!(f, "\n  faults  ")?;
         for (kind, count) in &counts.faults {
             write!(f, " {kind:?}×{count}")?;

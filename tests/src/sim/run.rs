@@ -177,16 +177,14 @@ impl Run {
         self.working = false;
         let limit = election.times(CONVERGENCE_ELECTIONS_MAX);
         self.await_that("every call ends", limit, |cluster| cluster.open_calls() == 0)?;
-        // To replace a lost store takes several steps, each of which waits for a report.
-        let lost = self.cluster.counts.stores_lost > 0;
-        let repair = if lost { limit.times(REPLACEMENT_FACTOR).max(OPERATORS_MAX) } else { limit };
-        // Before anybody reads: reading wakes.
-        self.await_that("every replica catches up", repair, Cluster::has_converged)?;
         for call in self.workload.final_reads() {
             self.cluster.submit(self.workload.clients(), call, CallOptions::default());
         }
         self.await_that("every read ends", limit, |cluster| cluster.open_calls() == 0)?;
-        self.await_that("every replica catches up", repair, Cluster::has_converged)?;
+        // To replace a lost store takes several steps, each of which waits for a report.
+        let lost = self.cluster.counts.stores_lost > 0;
+        let limit = if lost { limit.times(REPLACEMENT_FACTOR).max(OPERATORS_MAX) } else { limit };
+        self.await_that("every replica catches up", limit, Cluster::has_converged)?;
         let data = self.cluster.audit()?;
         let checked = self.cluster.recorder.check(&data);
         checked.map_err(|(key, violation)| {
@@ -217,7 +215,6 @@ impl Run {
                 self.cluster.check_logs()?;
                 self.cluster.check_nodes()?;
                 self.cluster.check_quorums()?;
-                self.cluster.check_sleepers()?;
                 self.cluster.check_ids()?;
                 self.cluster.watch_sleep();
                 self.cluster.ask_timestamps(3);

@@ -3,7 +3,7 @@
 use super::Cluster;
 use crate::sim::invariants::disks::{self, is_tombstone};
 use crate::sim::invariants::{Broken, exactly_once, log_matching, structure};
-use crate::sim::layout::{store_id, store_place};
+use crate::sim::layout::store_id;
 use crate::sim::matrix::Change;
 use bytes::Bytes;
 use proto::metapb;
@@ -53,34 +53,6 @@ impl Cluster {
                 self.happened(Change::Sleep);
             }
         }
-    }
-
-    /// A peer that sleeps while its leader's store is down was to be woken by that store's silence (M22).
-    pub fn check_sleepers(&self) -> Result<(), Broken> {
-        let (now, patience) = (self.now(), self.knobs.election_timeout().times(8));
-        let long = |store: usize| now.saturating_sub(self.processes[store].awake_since) > patience;
-        for store in (0..self.places).filter(|store| !self.processes[*store].paused && long(*store))
-        {
-            for status in self.statuses(store) {
-                let leader = status.raft.leader.filter(|_| status.hibernating);
-                let home = status
-                    .region
-                    .peers
-                    .iter()
-                    .find(|peer| leader.is_some_and(|id| id.0 == peer.id));
-                let Some(home) = home.map(|peer| store_place(peer.store_id)) else { continue };
-                if home != store && !self.processes[home].is_up() && long(home) {
-                    let what = format!(
-                        "on store {} region {} sleeps though its leader's store {} has been down for long",
-                        store + 1,
-                        status.region.id,
-                        home + 1
-                    );
-                    return Err(Broken::new("I14 silence wakes", what));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// A leader that has heard no majority for four election timeouts must have stepped down (Raft thesis §6.2), unless its
@@ -266,7 +238,8 @@ fn has_majority(region: &metapb::Region, heard: impl Fn(usize) -> bool) -> bool 
     use proto::metapb::PeerRole::{DemotingVoter, IncomingVoter, Voter};
     let majority = |roles: [metapb::PeerRole; 2]| {
         let voters = region.peers.iter().filter(|peer| roles.contains(&peer.role()));
-        let stores: Vec<usize> = voters.map(|peer| store_place(peer.store_id)).collect();
+        let stores: Vec<usize> =
+            voters.map(|peer| crate::sim::layout::store_place(peer.store_id)).collect();
         stores.iter().filter(|store| heard(**store)).count() * 2 > stores.len()
     };
     majority([Voter, IncomingVoter]) && majority([Voter, DemotingVoter])

@@ -97,7 +97,6 @@ impl Cluster {
         self.invariants.hard_states.crashed(store);
         self.invariants.disks.crashed(store);
         self.counts.batches_lost += (unsynced - kept) as u64;
-        process.awake_since = self.queue.now();
         for event in process.end(kept) {
             self.missed(event);
         }

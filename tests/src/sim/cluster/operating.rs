@@ -70,9 +70,7 @@ impl Cluster {
                 let span = self.steward.rng.span(election.times(4), election.times(16));
                 self.idle_until = now + span;
             }
-            OperationKind::Join => {
-                self.join();
-            }
+            OperationKind::Join => drop(self.join()),
             OperationKind::DrainStore => self.drain_store(),
             OperationKind::LoseStore => self.lose_store(&regions),
         }
@@ -246,8 +244,7 @@ impl Cluster {
                 .peers
                 .iter()
                 .any(|peer| !matches!(peer.role(), PeerRole::Voter | PeerRole::Learner));
-            let lost = Self::homes(region).any(|home| self.processes[home].wiped)
-                || self.has_pending_change(region);
+            let lost = Self::homes(region).any(|home| self.processes[home].wiped);
             let others = voters().filter(|peer| store_place(peer.store_id) != store);
             let safe = |peer: &metapb::Peer| {
                 let home = store_place(peer.store_id);

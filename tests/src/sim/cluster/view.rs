@@ -179,29 +179,6 @@ impl Cluster {
         log
     }
 
-    /// Whether some log holds a change of the region's members that nobody has applied yet.
-    pub(super) fn has_pending_change(&self, region: &metapb::Region) -> bool {
-        let applied = self.world.region(region.id).map_or(0, |model| model.applied);
-        Self::homes(region).any(|store| {
-            let range = keys::log_range(
-                RegionId::from(region.id),
-                raft::LogIndex(applied + 1),
-                raft::LogIndex(u64::MAX),
-            );
-            let snapshot = self.processes[store].engine.snapshot();
-            let mut iter = snapshot.iter(Cf::Raft, range);
-            let mut more = iter.seek_to_first().unwrap_or(false);
-            while more {
-                let entry = eraftpb::Entry::decode(iter.value());
-                if entry.is_ok_and(|entry| entry.entry_type() != eraftpb::EntryType::EntryNormal) {
-                    return true;
-                }
-                more = iter.next().unwrap_or(false);
-            }
-            false
-        })
-    }
-
     /// How far every store is, in one line.
     pub fn describe(&self) -> String {
         use std::fmt::Write;

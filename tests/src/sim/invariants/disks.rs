@@ -40,9 +40,7 @@ pub fn survey(engine: &dyn Engine) -> Survey {
                     survey.regions.insert(id.get(), state);
                 }
             }
-            Ok(Key::HardState(id)) => {
-                survey.hard_states.insert(id.get());
-            }
+            Ok(Key::HardState(id)) => drop(survey.hard_states.insert(id.get())),
             Ok(Key::LogEntry(id, _)) => {
                 survey.logs.insert(id.get());
                 // The rest of this log says nothing new.
@@ -51,15 +49,9 @@ pub fn survey(engine: &dyn Engine) -> Survey {
                 more = iter.seek(&next).unwrap_or(false);
                 continue;
             }
-            Ok(Key::ApplyState(id)) => {
-                survey.apply_states.insert(id.get());
-            }
-            Ok(Key::Session(id, _)) => {
-                survey.sessions.insert(id.get());
-            }
-            Ok(Key::PendingSnapshot(id)) => {
-                survey.pending.insert(id.get());
-            }
+            Ok(Key::ApplyState(id)) => drop(survey.apply_states.insert(id.get())),
+            Ok(Key::Session(id, _)) => drop(survey.sessions.insert(id.get())),
+            Ok(Key::PendingSnapshot(id)) => drop(survey.pending.insert(id.get())),
             _ => {}
         }
         more = iter.next().unwrap_or(false);

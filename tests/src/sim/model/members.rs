@@ -80,9 +80,7 @@ fn change_one(peers: &mut Vec<metapb::Peer>, change: &pdpb::ChangePeer, joint: b
         (ConfChangeType::RemoveNode, Some(place)) => {
             // A voter leaves a joint membership as a learner first.
             let allowed = !joint || peers[place].role() == PeerRole::Learner;
-            allowed.then(|| {
-                peers.remove(place);
-            })
+            allowed.then(|| drop(peers.remove(place)))
         }
         (ConfChangeType::RemoveNode, None) => None,
     }
