@@ -1,4 +1,4 @@
-//! Looking at a cluster and steering it, through the binary: regions cut, joined, moved by hand; stores emptied, removed,
+//! Looking at a cluster and changing it, through the binary: regions cut, joined, moved by hand; stores emptied, removed,
 //! replaced; every refusal with its code and its reason.
 
 #![allow(clippy::disallowed_methods, reason = "real processes need real time")]
